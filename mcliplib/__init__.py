@@ -1,0 +1,1 @@
+"""MobileCLIP to learn, run and extend."""

@@ -1,0 +1,3 @@
+from mcliplib.cli import main
+
+raise SystemExit(main())
