@@ -1,0 +1,53 @@
+# Everything starts from a bare Python 3.11 or newer: `make book`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-lock
+SITE := book/_build/html
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test lint lock serve clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## Make the environment in .venv, exactly as requirements.lock says
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: $(PYTHON) must exist and be Python 3.11 or newer; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "make: this Python cannot make environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: env ## Execute every chapter and build the book in book/_build/html
+	rm -rf book/_build
+	$(BIN)/jupyter-book build . --path-output book --all -n -W --keep-going
+	$(BIN)/python book/_ext/fingerprint.py $(SITE)
+	@echo "Open $(SITE)/index.html, or run: make serve"
+
+test: lint ## Run everything that must hold: lint, types, then all tests
+	$(BIN)/python -m pytest
+
+lint: env ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[build,book,test,dev]'
+	@grep '^#' requirements.lock > requirements.lock.new
+	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^pip==' | sed -E 's/\+[a-z0-9.]+$$//' \
+	  | LC_ALL=C sort -f >> requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+	@touch $(STAMP)
+
+serve: ## Show the built book on http://localhost:8000
+	$(BIN)/python -m http.server --directory $(SITE) --bind localhost $(PORT)
+
+clean: ## Remove what was built (the environment stays)
+	rm -rf book/_build tests/_failed .pytest_cache .mypy_cache .ruff_cache .hypothesis
