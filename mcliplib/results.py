@@ -1,0 +1,182 @@
+"""The records of measured numbers that the book quotes: one JSON file per run, written by the run and by nothing else."""
+
+import difflib
+import json
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mcliplib.errors import UserError
+
+RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
+MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def record(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    unit: str | Mapping[str, str],
+    n: int,
+    seeds: Sequence[int],
+    command: str,
+    seconds: float,
+    directory: Path | str | None = None,
+) -> Path:
+    """Write the record of one run to `DIRECTORY/NAME.json`, whole or not at all.
+
+    Args:
+        name: lower-case letters, digits, `_` and `-`; the book refers to it.
+        values: what was measured; mappings may nest.
+        unit: the unit of every value, or one unit for each of the names in `values`.
+        n: how many items each value was measured on.
+        seeds: every seed that the values depend on.
+        command: what to type in the repository to get the values again.
+        seconds: wall-clock time of the run.
+        directory: `data/results` of this checkout unless given.
+
+    Raises:
+        UserError: the name is not usable, or a value cannot be written as JSON.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"result name {name!r}: use lower-case letters, digits, '_' and '-'")
+    content = {
+        "values": dict(values),
+        "unit": unit if isinstance(unit, str) else dict(unit),
+        "n": n,
+        "seeds": list(seeds),
+        "command": command,
+        "commit": current_commit(),
+        "hardware": hardware(),
+        "seconds": round(seconds, 2),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(f"result {name}: not writable as JSON ({error})") from error
+    return _write_whole(_folder(directory) / f"{name}.json", text)
+
+
+def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
+    """The record of that name.
+
+    Raises:
+        UserError: there is no such record (near names are listed), or its file is not one.
+    """
+    path = _folder(directory) / f"{name}.json"
+    if not path.is_file():
+        raise UserError(f"no result {name!r} in {path.parent}{_near(name, names(directory))}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if missing := [member for member in MEMBERS if member not in content]:
+        raise UserError(f"{path} lacks {', '.join(missing)}")
+    return content
+
+
+def value(name: str, path: str, directory: Path | str | None = None) -> Any:
+    """One number (or text) of a record: `path` leads through its values, or else names another member (`seconds`).
+
+    Raises:
+        UserError: no such record or no such path; near names are listed.
+    """
+    content = load(name, directory)
+    steps = path.split(".")
+    here: Any = content["values"] if steps[0] in content["values"] else content
+    for step in steps:
+        if not isinstance(here, Mapping) or step not in here:
+            known = list(here) if isinstance(here, Mapping) else []
+            raise UserError(f"result {name!r} has no {path!r}: {step!r} is unknown{_near(step, known)}")
+        here = here[step]
+    return here
+
+
+def render(reference: str, directory: Path | str | None = None) -> str:
+    """The text of `NAME.path.to.value|format`, as the book's `result` role and README's spans show it.
+
+    The format is Python's (`.1f`, `,`); `%` alone means `.1%`, none means `str`.
+
+    Raises:
+        UserError: the reference is malformed or leads nowhere, or its format does not fit the value.
+    """
+    target, _, spec = reference.strip().partition("|")
+    name, dot, path = target.strip().partition(".")
+    if not (name and dot and path):
+        raise UserError(f"{reference!r} is not of the form NAME.path.to.value|format")
+    found = value(name, path, directory)
+    if isinstance(found, Mapping | list):
+        raise UserError(f"result {target.strip()!r} is not a single value")
+    try:
+        return format(found, ".1%" if spec.strip() == "%" else spec.strip())
+    except ValueError as error:
+        raise UserError(f"{reference!r}: {error}") from error
+
+
+def names(directory: Path | str | None = None) -> list[str]:
+    """The names of all records, sorted."""
+    return sorted(path.stem for path in _folder(directory).glob("*.json"))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one mapping from dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, item in values.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(item, f"{path}.") if isinstance(item, Mapping) else {path: item}
+    return flat
+
+
+def current_commit() -> str:
+    """The checkout's commit, with `-dirty` after it if tracked files differ from it; `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=RESULTS.parent.parent, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return run.stdout.strip()
+
+
+def hardware() -> str:
+    """Processor, cores that this process may use, memory, accelerator if any, and the version of torch."""
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [_processor(), f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"torch {torch.__version__}"])
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (model := re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return model[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _folder(directory: Path | str | None) -> Path:
+    return Path(directory or os.environ.get("MCLIPLIB_RESULTS") or RESULTS)
+
+
+def _near(wanted: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or list(known)[:5]
+    return f"; there is {', '.join(near)}" if near else ""
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+    return path
