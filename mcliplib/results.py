@@ -1,4 +1,4 @@
-"""The records of measured numbers that the book quotes: one JSON file per run, written by the run and by nothing else."""
+"""The records of measured numbers that the book quotes: one JSON file per run, written by nothing but the run."""
 
 import difflib
 import json

@@ -4,6 +4,7 @@ Derived descriptions would show raw LaTeX. The book's address is known only wher
 """
 
 import os
+from html import escape
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -25,9 +26,7 @@ def set_description(app: Sphinx, page: str, template: str, context: dict[str, An
         logger.warning("no description: add one to its front matter or notebook metadata", location=page)
         return
     context["meta"] = fields | {"og:description": description}
-    context["metatags"] += (
-        f'<meta name="description" content="{app.builder.templates.environment.filters["e"](description)}" />\n'
-    )
+    context["metatags"] += f'<meta name="description" content="{escape(description)}" />\n'
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

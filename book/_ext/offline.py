@@ -1,4 +1,4 @@
-"""No page may ask another host for anything: drop the scripts that extensions of Jupyter Book add for its online services."""
+"""No page may ask another host for anything: drop the scripts of services that Jupyter Book adds."""
 
 from typing import Any
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _TEMPLATE = """<div id="{id}" class="frames-slider" role="group" aria-label="{label}">
 <img id="{id}-image" src="{first}" alt="{alt}" style="max-width:100%;height:auto;background:#fff;border-radius:6px">
-<p style="margin:.3em 0"><label for="{id}-range">{label}: </label><output id="{id}-value" for="{id}-range">{text}</output></p>
-<input id="{id}-range" type="range" min="0" max="{last}" value="{start}" step="1" aria-valuetext="{text}" style="width:min(100%,30em)">
+<p style="margin:.3em 0"><label for="{id}-range">{label}: </label>
+<output id="{id}-value" for="{id}-range">{text}</output></p>
+<input id="{id}-range" type="range" min="0" max="{last}" value="{start}" step="1" aria-valuetext="{text}"
+ style="width:min(100%,30em)">
 <script>(() => {{
 const frames = {frames}, at = name => document.getElementById("{id}-" + name);
 at("range").addEventListener("input", event => {{

@@ -1,0 +1,155 @@
+"""Look at this machine and say what is missing, with the cure of each fault."""
+
+import importlib.metadata as metadata
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from mcliplib.errors import UserError
+
+State = Literal["OK", "WARN", "FAIL"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MINIMUM_PYTHON = (3, 11)
+MEMORY_GIB = 4.0  # training the small preset beside a notebook
+DISK_GIB = 2.0  # checkpoints, the built book
+INSTALL_CURE = "run `make env`, or `pip install -r requirements.lock`"
+
+# Not needed to read, run or train: a program or a distribution, what it serves, and how to get it.
+OPTIONAL_PROGRAMS = {"chromium": ("the book's browser tests", "apt-get install chromium")}
+OPTIONAL_PACKAGES = {
+    "jupyter-book": ("building the book", "pip install 'mcliplib[book]'"),
+    "resvg-py": ("rebuilding data/ from its sources", "pip install 'mcliplib[build]'"),
+    "onnxruntime": ("running ONNX exports", "pip install onnxruntime"),
+    "openvino": ("running OpenVINO exports", "pip install openvino"),
+    "ray": ("reinforcing data on several machines", "pip install ray"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    name: str
+    state: State
+    detail: str
+    cure: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything that the doctor looks at, in the order of the report."""
+    return [
+        check_python(),
+        check_torchvision(),
+        *check_packages(),
+        check_memory(),
+        check_disk(),
+        check_data(),
+        check_accelerator(),
+        *check_optional(),
+    ]
+
+
+def check_python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info[:2] >= MINIMUM_PYTHON:
+        return Finding("python", "OK", version)
+    wanted = ".".join(map(str, MINIMUM_PYTHON))
+    return Finding("python", "FAIL", version, f"make the environment with a newer one: make env PYTHON=python{wanted}")
+
+
+def check_torchvision() -> Finding:
+    """Whether torchvision imports beside this torch, by itself or by our cure."""
+    from mcliplib._torchvision_compat import ensure_torchvision
+
+    try:
+        pair = f"torch {metadata.version('torch')}, torchvision {metadata.version('torchvision')}"
+        cured = ensure_torchvision()
+    except metadata.PackageNotFoundError as error:
+        return Finding("torch pair", "FAIL", f"{error.name} is not installed", INSTALL_CURE)
+    except UserError as error:
+        return Finding("torch pair", "FAIL", str(error), INSTALL_CURE)
+    note = (
+        "; torchvision's compiled operators do not load here, mcliplib declares what its import needs" if cured else ""
+    )
+    return Finding("torch pair", "OK", pair + note)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Each required distribution against the range in the package's metadata; the good ones share one line."""
+    needed = [Requirement(line) for line in metadata.requires("mcliplib") or []]
+    needed = [need for need in needed if need.marker is None or need.marker.evaluate({"extra": ""})]
+    faults = [fault for need in needed if (fault := _package_fault(need))]
+    if len(faults) < len(needed):
+        yield Finding("packages", "OK", f"{len(needed) - len(faults)} of {len(needed)} required packages fit")
+    yield from faults
+
+
+def _package_fault(need: Requirement) -> Finding | None:
+    try:
+        version = metadata.version(need.name)
+    except metadata.PackageNotFoundError:
+        return Finding(need.name, "FAIL", f"not installed, {need} is needed", INSTALL_CURE)
+    if need.specifier.contains(version, prereleases=True):
+        return None
+    return Finding(need.name, "FAIL", f"version {version}, {need} is needed", INSTALL_CURE)
+
+
+def check_memory() -> Finding:
+    try:
+        import psutil
+    except ImportError:
+        return Finding("memory", "WARN", "unknown: psutil is missing", INSTALL_CURE)
+    free = psutil.virtual_memory().available / 2**30
+    detail = f"{free:.1f} GiB available"
+    if free >= MEMORY_GIB:
+        return Finding("memory", "OK", detail)
+    return Finding("memory", "WARN", detail, f"close other programs: training wants about {MEMORY_GIB:.0f} GiB")
+
+
+def check_disk() -> Finding:
+    free = shutil.disk_usage(REPOSITORY).free / 2**30
+    detail = f"{free:.1f} GiB free"
+    if free >= DISK_GIB:
+        return Finding("disk", "OK", detail)
+    return Finding("disk", "WARN", detail, f"free some space: about {DISK_GIB:.0f} GiB for checkpoints and the book")
+
+
+def check_data() -> Finding:
+    folder = REPOSITORY / "data"
+    shards = len(list(folder.rglob("*.tar")))
+    if shards:
+        return Finding("data", "OK", f"{shards} shards in {folder}")
+    cure = "work in a clone of the repository (pip install --no-deps -e .), or run `mcliplib data build`"
+    return Finding("data", "FAIL", f"no shard under {folder}", cure)
+
+
+def check_accelerator() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("accelerator", "WARN", "unknown: torch does not import", INSTALL_CURE)
+    if torch.cuda.is_available():
+        return Finding("accelerator", "OK", torch.cuda.get_device_name())
+    return Finding("accelerator", "OK", f"none; {torch.get_num_threads()} CPU threads, which every chapter fits")
+
+
+def check_optional() -> Iterator[Finding]:
+    for program, (purpose, cure) in OPTIONAL_PROGRAMS.items():
+        place = shutil.which(program)
+        yield Finding(program, "OK", place) if place else _absent(program, purpose, cure)
+    for package, (purpose, cure) in OPTIONAL_PACKAGES.items():
+        try:
+            yield Finding(package, "OK", metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield _absent(package, purpose, cure)
+
+
+def _absent(name: str, purpose: str, cure: str) -> Finding:
+    return Finding(name, "WARN", f"absent; only needed for {purpose}", cure)
