@@ -1,0 +1,59 @@
+"""`mcliplib train`."""
+
+import argparse
+import dataclasses
+import logging
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from mcliplib.train.settings import TrainSettings, load_settings, settings_from
+
+
+def register(commands: Any) -> None:
+    """Add the command; every field of TrainSettings is a flag."""
+    parser = commands.add_parser("train", help="train a model on image-text pairs")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and metrics")
+    parser.add_argument("--config", type=Path, help="YAML file of settings; flags override it")
+    parser.add_argument(
+        "--resume", choices=["auto"], help="continue the run in --output where there is one, else start it"
+    )
+    parser.add_argument("--record", metavar="NAME", help="evaluate at the end and write data/results/NAME.json")
+    group = parser.add_argument_group("settings")
+    hints = typing.get_type_hints(TrainSettings)
+    for field in dataclasses.fields(TrainSettings):
+        _add_setting(group, field, hints[field.name])
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say where the result is."""
+    from mcliplib.train.trainer import train
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = [field.name for field in dataclasses.fields(TrainSettings)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = load_settings(args.config, **given) if args.config else settings_from(given, "command line")
+    result = train(settings, args.output, resume=args.resume == "auto")
+    print(f"{result.checkpoint}: loss {result.loss:.3f} after {settings.samples:,} pairs in {result.seconds:.0f} s")
+    if args.record:
+        from mcliplib.train.record import record_training
+
+        print(f"recorded in {record_training(args.record, settings, result)}")
+    return 0
+
+
+def _add_setting(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    help = f"default: {field.default}"
+    if typing.get_origin(hint) is types.UnionType:
+        hint = typing.get_args(hint)[0]
+    if hint is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
+    elif typing.get_origin(hint) is tuple:
+        group.add_argument(flag, nargs="+", help=help)
+    elif typing.get_origin(hint) is typing.Literal:
+        group.add_argument(flag, choices=typing.get_args(hint), help=help)
+    else:
+        group.add_argument(flag, type=hint, help=help)

@@ -1,0 +1,59 @@
+"""The functions most people start from: a model, its tokenizer, its preprocessing, by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from mcliplib.checkpoints import load_checkpoint, load_model
+from mcliplib.errors import UserError
+from mcliplib.model import MobileCLIP, build
+from mcliplib.preprocess import preprocessor
+from mcliplib.presets import get_config
+from mcliplib.tokenizer import Tokenizer
+
+
+def create_model(
+    name: str,
+    pretrained: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    vocab: tuple[int, ...] | None = None,
+) -> MobileCLIP:
+    """A model by name, in eval mode.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: a .safetensors file from `save_checkpoint`; its own context length and vocabulary hold unless
+            others are given. None: random weights (seed them with `torch.manual_seed`).
+        image_size: pixels the preprocessing makes; the preset's if None.
+        context_length: tokens per text; the preset's if None.
+        vocab: ascending CLIP ids to restrict the embedding to (`restrict_vocab`); all 49,408 if None.
+
+    Raises:
+        ValueError: no preset has this name.
+        UserError: `pretrained` is missing, broken or holds another model.
+    """
+    config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
+    if pretrained is None:
+        return build(config).eval()
+    if context_length is not None or vocab is not None or image_size is not None:
+        return load_checkpoint(build(config).eval(), pretrained)
+    model = load_model(pretrained)
+    if model.config.name != name:
+        raise UserError(f"{pretrained}: holds {model.config.name}, not {name}")
+    return model
+
+
+def get_tokenizer(model: str | MobileCLIP) -> Tokenizer:
+    """The tokenizer of a preset by name, or of a model (with its context length and vocabulary)."""
+    config = get_config(model) if isinstance(model, str) else model.config
+    return Tokenizer(config.text.context_length, config.vocab)
+
+
+def get_preprocess(model: str | MobileCLIP) -> Callable[[Image.Image], Tensor]:
+    """PIL image -> [3, size, size] in [0, 1], for a preset by name or a model."""
+    config = get_config(model) if isinstance(model, str) else model.config
+    return preprocessor(config.image.image_size)

@@ -1,0 +1,112 @@
+"""Multi-head self-attention, used by the image tower's last stage and by the text tower's transformer layers."""
+
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Float
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from mcliplib.layers.conv_ffn import ConvFFN
+from mcliplib.layers.fold import Affine, affine, after_batch_norm, as_linear, require_eval
+from mcliplib.layers.residual import LayerScale, Residual
+
+
+class SelfAttention(nn.Module):
+    """softmax(scale * q k^T) v over tokens, then a projection.
+
+    Args:
+        dim: width in and out.
+        head_dim: width of a head; `dim` must be a multiple.
+        qkv_bias: whether the joint query-key-value projection has a bias.
+        causal: whether a token sees only itself and earlier tokens.
+    """
+
+    def __init__(self, dim: int, *, head_dim: int, qkv_bias: bool, causal: bool = False) -> None:
+        super().__init__()
+        self.head_dim, self.causal = head_dim, causal
+        self.scale = head_dim**-0.5
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        batch, tokens, dim = x.shape
+        # [b, n, 3c] -> [3, b, heads, n, head_dim]
+        qkv = self.qkv(x).reshape(batch, tokens, 3, dim // self.head_dim, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
+        return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+    def fuse(self, norm: nn.BatchNorm2d | None = None, layer_scale: LayerScale | None = None) -> "SelfAttention":
+        """The same function with a preceding BN, a following layer scale and 1/sqrt(d) folded into the weights."""
+        require_eval(self)
+        qkv, proj = affine(self.qkv), affine(self.proj)
+        if norm is not None:
+            qkv = after_batch_norm(norm, qkv)
+        if layer_scale is not None:
+            proj = proj.scaled(layer_scale.gamma)
+        dim = proj.bias.shape[0]
+        query_scale = torch.ones_like(qkv.bias)
+        query_scale[:dim] = self.scale
+        fused = SelfAttention(dim, head_dim=self.head_dim, qkv_bias=True, causal=self.causal).eval()
+        fused.scale = 1.0
+        fused.qkv, fused.proj = as_linear(Affine(*qkv).scaled(query_scale)), as_linear(proj)
+        return fused
+
+
+class SpatialAttention(nn.Module):
+    """Self-attention over the positions of a feature map [B, C, H, W]."""
+
+    def __init__(self, attention: SelfAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attention(tokens).transpose(1, 2).reshape(x.shape)
+
+    def fuse(self, norm: nn.BatchNorm2d | None = None, layer_scale: LayerScale | None = None) -> "SpatialAttention":
+        """See SelfAttention.fuse."""
+        return SpatialAttention(self.attention.fuse(norm, layer_scale)).eval()
+
+
+class AttentionBlock(nn.Module):
+    """x + ls1 * attention(BN(x)), then x + ls2 * ConvFFN(x): the block of the image tower's last stage.
+
+    Args:
+        channels: channels in and out, a multiple of `head_dim`.
+        ffn_kernel: kernel of the ConvFFN's depthwise convolution.
+        mlp_ratio: ConvFFN's hidden width over `channels`.
+        head_dim: width of an attention head.
+        drop_path: probability of dropping either branch of a sample in training.
+        layer_scale: initial value of both layer scales.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        ffn_kernel: tuple[int, int],
+        mlp_ratio: float,
+        head_dim: int = 32,
+        drop_path: float = 0.0,
+        layer_scale: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.token_mixer = SpatialAttention(SelfAttention(channels, head_dim=head_dim, qkv_bias=False))
+        self.layer_scale_1 = LayerScale(channels, layer_scale)
+        self.conv_ffn = ConvFFN(channels, int(channels * mlp_ratio), ffn_kernel)
+        self.layer_scale_2 = LayerScale(channels, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        x = x + self.drop_path(self.layer_scale_1(self.token_mixer(self.norm(x))))
+        return x + self.drop_path(self.layer_scale_2(self.conv_ffn(x)))
+
+    def fuse(self) -> nn.Sequential:
+        """Two residuals of plain layers; BN, layer scales and the attention's scale are in the weights."""
+        require_eval(self)
+        attention = Residual(self.token_mixer.fuse(self.norm, self.layer_scale_1))
+        ffn = Residual(self.conv_ffn.fuse(self.layer_scale_2))
+        return nn.Sequential(OrderedDict(token_mixer=attention, conv_ffn=ffn)).eval()

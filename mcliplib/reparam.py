@@ -1,0 +1,36 @@
+"""Structural reparameterization of a whole model: every block that can `fuse()` is replaced by its plain form."""
+
+import copy
+from typing import TypeVar, cast
+
+from torch import nn
+
+from mcliplib.layers.fold import Foldable, require_eval
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def reparameterize(model: Module) -> Module:
+    """A new model in eval mode that computes the same function with fewer operations (MobileCLIP, section 4).
+
+    Branches, BatchNorms, layer scales and the attention's scale are folded into convolutions and linear layers;
+    `model` is untouched. A folded model folds to an equal one.
+
+    Args:
+        model: a model (or any tower or block) in eval mode.
+
+    Raises:
+        RuntimeError: the model is in train mode, where BatchNorm depends on the batch and nothing can be folded.
+    """
+    require_eval(model)
+    holder = nn.Sequential(copy.deepcopy(model))
+    _fold_children(holder)
+    return cast(Module, holder[0])
+
+
+def _fold_children(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, Foldable):
+            setattr(module, name, child.fuse())
+        else:
+            _fold_children(child)

@@ -1,0 +1,121 @@
+"""Batches from decoded samples: a random crop of each picture, one of its captions, nothing stored but the seed.
+
+Batch number `step` is a function of (samples, seed, step) alone, so that a resumed run sees what an uninterrupted one
+would have seen, and no random state has to be saved.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mcliplib.data import Sample
+from mcliplib.tokenizer import Tokenizer
+
+KEYWORD_VARIANTS = 4
+MAX_KEYWORDS = 4
+
+
+class Batch(NamedTuple):
+    """Pairs to train on: row i of both belongs together."""
+
+    pixels: Tensor  # [B, 3, H, W] float32 in [0, 1], channels_last
+    tokens: Tensor  # [B, T] int64
+
+
+class PairBatches:
+    """An endless, seeded sequence of training batches.
+
+    Args:
+        samples: decoded pairs.
+        tokenizer: of the model that will be trained.
+        image_size: pixels, height and width.
+        batch_size: pairs in a batch; at most `len(samples)`.
+        seed: of order, crops and captions.
+        min_crop: smallest share of the area kept by RandomResizedCrop (aspect ratio 3/4 to 4/3).
+        keyword_captions: how often a caption carries keywords, where the sample has any.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        tokenizer: Tokenizer,
+        *,
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        min_crop: float = 0.5,
+        keyword_captions: float = 0.5,
+    ) -> None:
+        if batch_size > len(samples):
+            raise ValueError(f"batch_size {batch_size} is more than the {len(samples)} samples there are")
+        self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
+        self.min_crop, self.keyword_captions = min_crop, keyword_captions
+        rng = np.random.default_rng([seed, 0])
+        variants = [caption_variants(sample, rng) for sample in samples]
+        self._tokens = [tokenizer(texts) for texts in variants]
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of one step."""
+        rng = np.random.default_rng([self.seed, 1, step])
+        rows = self._indices(step)
+        pixels = np.stack([self._crop(self.samples[row].image, rng) for row in rows])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [B, H, W, 3] -> channels_last
+        return Batch(images, torch.stack([self._caption(self._tokens[row], rng) for row in rows]))
+
+    def prefetched(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches start..stop-1, each prepared in a thread while the one before is in use."""
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(self, start)
+            for step in range(start, stop):
+                batch = pending.result()
+                if step + 1 < stop:
+                    pending = pool.submit(self, step + 1)
+                yield batch
+
+    def _indices(self, step: int) -> np.ndarray:
+        """Every epoch is a new permutation; a last incomplete batch is dropped, as its pairs come again."""
+        per_epoch = len(self.samples) // self.batch_size
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.samples))
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        box = random_crop_box(image.size, rng, self.min_crop)
+        size = (self.image_size, self.image_size)
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
+
+    def _caption(self, tokens: Tensor, rng: np.random.Generator) -> Tensor:
+        if len(tokens) == 1 or rng.random() >= self.keyword_captions:
+            return tokens[0]
+        return tokens[rng.integers(1, len(tokens))]
+
+
+def random_crop_box(
+    size: tuple[int, int], rng: np.random.Generator, min_area: float
+) -> tuple[float, float, float, float]:
+    """A RandomResizedCrop window: (left, top, right, bottom) in pixels of a picture of size (width, height)."""
+    width, height = size
+    area = width * height * rng.uniform(min_area, 1.0)
+    ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return left, top, left + w, top + h
+
+
+def caption_variants(sample: Sample, rng: np.random.Generator) -> list[str]:
+    """The caption, then captions that carry some of the sample's keywords, in random order."""
+    keywords = [word for word in sample.meta.get("keywords", []) if word.lower() != sample.caption.lower()]
+    if not keywords:
+        return [sample.caption]
+    variants = []
+    for _ in range(KEYWORD_VARIANTS):
+        count = int(rng.integers(1, min(MAX_KEYWORDS, len(keywords)) + 1))
+        words = [keywords[i] for i in rng.permutation(len(keywords))[:count]]
+        variants.append(", ".join([sample.caption, *words] if rng.random() < 0.5 else words))
+    return [sample.caption, *variants]

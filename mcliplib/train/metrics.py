@@ -1,0 +1,44 @@
+"""Where a run's numbers go: one JSON line and one TensorBoard event per logged step."""
+
+import json
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Metrics:
+    """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
+
+    Args:
+        directory: the run's folder.
+        from_step: lines at or after this step are dropped first: a resumed run writes them again.
+    """
+
+    def __init__(self, directory: Path, from_step: int = 0) -> None:
+        self.path = directory / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] < from_step] if self.path.exists() else []
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a", buffering=1)
+        self._events = SummaryWriter(str(directory), purge_step=from_step)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write the values of one step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
+    lines = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

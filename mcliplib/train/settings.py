@@ -1,0 +1,128 @@
+"""What a training run depends on: one flat record, loadable from YAML, each field also a command-line flag."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mcliplib.errors import UserError
+from mcliplib.presets import PRESETS
+
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A training run; the defaults are the ten-minute run on two CPU cores.
+
+    Attributes:
+        preset: the model, one of `list_models()`.
+        data: data sets, roles ("train") or shard paths.
+        samples: image-text pairs to see in all.
+        batch_size: pairs in a batch; each picture is contrasted with all texts of its batch.
+        learning_rate: AdamW's peak learning rate.
+        weight_decay: on matrices and convolution kernels only.
+        beta2: AdamW's second-moment decay.
+        warmup_steps: steps of linear warm-up; a cosine to zero follows.
+        clip_norm: the gradient's norm is cut to this.
+        min_crop: smallest share of the picture's area that RandomResizedCrop keeps.
+        keyword_captions: how often a caption carries some of the sample's keywords, where it has any.
+        image_size: pixels; the preset's if None.
+        context_length: tokens per text; the preset's if None.
+        restrict_vocab: whether to keep only the embedding rows that the training texts use.
+        dtype: autocast type of the towers; weights and loss stay float32.
+        seed: of the weights, the order and the augmentations.
+        save_every: steps between checkpoints.
+        log_every: steps between lines in the metrics.
+    """
+
+    preset: str = "mobileclip_nano"
+    data: tuple[str, ...] = ("train",)
+    samples: int = 160_000
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.2
+    beta2: float = 0.98
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    min_crop: float = 0.5
+    keyword_captions: float = 0.5
+    image_size: int | None = None
+    context_length: int | None = None
+    restrict_vocab: bool = True
+    dtype: DType = "bfloat16"
+    seed: int = 0
+    save_every: int = 200
+    log_every: int = 10
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the whole run."""
+        return max(1, round(self.samples / self.batch_size))
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UserError(f"unknown model {self.preset!r}; known: {', '.join(PRESETS)}")
+        if self.dtype not in get_args(DType):
+            raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(get_args(DType))}")
+        for name in ("samples", "batch_size", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
+        if not 0 < self.min_crop <= 1:
+            raise UserError(f"min_crop must be in (0, 1], got {self.min_crop}")
+
+
+def load_settings(path: str | Path, **overrides: Any) -> TrainSettings:
+    """Settings from a YAML file of TrainSettings' fields, then the overrides.
+
+    Raises:
+        UserError: no such file, not YAML, or a field that does not exist.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold `field: value` lines")
+    return settings_from({**values, **overrides}, source=str(path))
+
+
+def settings_from(values: dict[str, Any], source: str = "settings") -> TrainSettings:
+    """Settings from plain values, lists becoming tuples.
+
+    Raises:
+        UserError: a field that does not exist, or a value that does not fit; names `source`.
+    """
+    known = {field.name for field in dataclasses.fields(TrainSettings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"{source}: no such setting: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    hints = get_type_hints(TrainSettings)
+    return TrainSettings(**{name: _fitted(name, value, hints[name], source) for name, value in values.items()})
+
+
+def _fitted(name: str, value: Any, hint: Any, source: str) -> Any:
+    """The value as the field's type; YAML reads 2e-3 as a text, one data set as no list."""
+    if value is None and type(None) in get_args(hint):
+        return None
+    wanted = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    if get_origin(wanted) is tuple:
+        return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+    if get_origin(wanted) is Literal:
+        return value
+    try:
+        if wanted is bool and not isinstance(value, bool):
+            raise ValueError
+        if wanted is int and float(value) != int(value):
+            raise ValueError
+        return wanted(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{source}: {name} must be {wanted.__name__}, got {value!r}") from None

@@ -1,0 +1,120 @@
+"""Files out and in: equal, whole, and clear about what is wrong."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mcliplib
+from mcliplib import UserError
+from mcliplib.checkpoints import read_header
+
+
+@pytest.fixture(scope="module")
+def vocab():
+    return mcliplib.restrict_vocab(["a red flag"])
+
+
+@pytest.fixture(scope="module")
+def model(vocab):
+    torch.manual_seed(0)
+    return mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=16)
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "nano.safetensors"
+    mcliplib.save_checkpoint(model, path, metadata={"trained_on": "nothing"})
+    return path
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_round_trip_keeps_weights_and_settings(model, file):
+    loaded = mcliplib.load_model(file)
+    assert loaded.config == model.config
+    assert same(loaded, model)
+    assert read_header(file)["trained_on"] == "nothing"
+
+
+def test_pretrained_takes_the_files_settings(model, file):
+    assert same(mcliplib.create_model("mobileclip_nano", pretrained=file), model)
+
+
+def test_folded_model_saves_and_loads_by_itself(model, tmp_path):
+    fast = mcliplib.reparameterize(model)
+    mcliplib.save_checkpoint(fast, tmp_path / "fast.safetensors")
+    loaded = mcliplib.load_model(tmp_path / "fast.safetensors")
+    pixels = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded.encode_image(pixels), fast.encode_image(pixels))
+
+
+def test_folded_file_does_not_fit_a_training_model(model, vocab, tmp_path):
+    path = tmp_path / "fast.safetensors"
+    mcliplib.save_checkpoint(mcliplib.reparameterize(model), path)
+    with pytest.raises(UserError, match=r"fast\.safetensors: does not fit.*the file is folded.*missing \d+:.*\.\.\."):
+        mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=16), path)
+
+
+def test_other_settings_are_named(file):
+    with pytest.raises(UserError, match=r"other settings.*wrong shape \d+: text_encoder"):
+        mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano"), file)
+
+
+def test_other_model_is_named(file):
+    with pytest.raises(UserError, match="holds mobileclip_nano, not mobileclip_s0"):
+        mcliplib.create_model("mobileclip_s0", pretrained=file)
+
+
+def test_a_failed_load_changes_nothing(model, tmp_path):
+    path = tmp_path / "fast.safetensors"
+    mcliplib.save_checkpoint(mcliplib.reparameterize(model), path)
+    target = mcliplib.create_model("mobileclip_nano")
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(UserError):
+        mcliplib.load_checkpoint(target, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.safetensors: no such file"):
+        mcliplib.load_model(tmp_path / "gone.safetensors")
+
+
+def test_unknown_format(model, tmp_path):
+    with pytest.raises(ValueError, match="unknown checkpoint format 'onnx'"):
+        mcliplib.save_checkpoint(model, tmp_path / "x", format="onnx")
+
+
+@given(share=st.floats(0, 0.999))
+@settings(max_examples=15, deadline=None)
+def test_truncated_file(file, tmp_path_factory, share):
+    whole = file.read_bytes()
+    path = tmp_path_factory.mktemp("cut") / "cut.safetensors"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match=r"cut\.safetensors: not a whole safetensors file"):
+        mcliplib.load_model(path)
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    path = tmp_path / "evil.safetensors"
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        mcliplib.load_model(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_safetensors_of_another_program(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="holds no mcliplib settings"):
+        mcliplib.load_model(tmp_path / "other.safetensors")
