@@ -1,0 +1,21 @@
+"""Image-caption data: the sets in `data/`, and reading WebDataset shards, good and bad ones."""
+
+from mcliplib.data.reader import read_shards
+from mcliplib.data.registry import data_root, get_card, list_datasets, load_samples, shard_paths
+from mcliplib.data.report import ReadReport, Skip
+from mcliplib.data.sample import Sample, decode_image
+from mcliplib.data.shards import write_shard
+
+__all__ = [
+    "ReadReport",
+    "Sample",
+    "Skip",
+    "data_root",
+    "decode_image",
+    "get_card",
+    "list_datasets",
+    "load_samples",
+    "read_shards",
+    "shard_paths",
+    "write_shard",
+]

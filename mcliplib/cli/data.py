@@ -1,0 +1,68 @@
+"""`mcliplib data list|show|build`: the data sets and their cards."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mcliplib.data import registry
+
+_SAMPLES_ON_SHEET = 64
+
+
+def register(commands: Any) -> None:
+    """Add `data` with its three subcommands to the command line."""
+    parser = commands.add_parser("data", help="list, show and rebuild the data sets")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    table = actions.add_parser("list", help="one line per data set")
+    table.add_argument("--role", choices=registry.ROLES, help="only sets for training or for evaluation")
+    table.set_defaults(run=run_list)
+
+    show = actions.add_parser("show", help="print a set's card and draw a contact sheet of its images")
+    show.add_argument("name", metavar="NAME", help="a data set, as `mcliplib data list` names it")
+    show.add_argument("--output", type=Path, metavar="FILE.png", help="the contact sheet (default: ./NAME.png)")
+    show.add_argument("--count", type=int, default=_SAMPLES_ON_SHEET, help="images on the sheet (default: %(default)s)")
+    show.set_defaults(run=run_show)
+
+    build = actions.add_parser("build", help="rebuild all data sets from their pinned source packages")
+    build.add_argument(
+        "--sources",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="DIR",
+        help="folders with the packages, already downloaded",
+    )
+    build.add_argument("--output", type=Path, metavar="DIR", help="data folder to write (default: the repository's)")
+    build.set_defaults(run=run_build)
+
+
+def run_list(args: argparse.Namespace) -> None:
+    """Print the table of data sets."""
+    print(f"{'name':<22}{'role':<7}{'samples':>8}{'MB':>7}  {'tasks':<22} licence")
+    for name in registry.list_datasets(args.role):
+        card = registry.get_card(name)
+        size = sum(shard["bytes"] for shard in card["shards"]) / 1e6
+        tasks = ", ".join(card["tasks"]) or "-"
+        licences = ", ".join(card["licences"])
+        print(f"{name:<22}{card['role']:<7}{card['count']:>8,}{size:>7.2f}  {tasks:<22} {licences}")
+
+
+def run_show(args: argparse.Namespace) -> None:
+    """Print one card and write its contact sheet."""
+    from mcliplib.viz.contact_sheet import contact_sheet, spread
+
+    registry.get_card(args.name)  # an unknown name ends here, with the known ones
+    print((registry.data_root() / args.name / "README.md").read_text(encoding="utf-8"))
+    output: Path = args.output or Path(f"{args.name}.png")
+    figure = contact_sheet(spread(registry.load_samples(args.name), args.count))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=100)
+    print(f"contact sheet: {output}")
+
+
+def run_build(args: argparse.Namespace) -> None:
+    """Rebuild the data folder."""
+    from mcliplib.data.build import build
+
+    build(args.output or registry.data_root(), sources=args.sources, say=lambda line: print(line, flush=True))

@@ -1,0 +1,58 @@
+"""One image-caption pair, and the one place where image bytes become pixels."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+MAX_PIXELS = 16_000_000  # a 4000 x 4000 image: far above anything a 256 px model profits from
+
+
+class GiantImageError(ValueError):
+    """The header announces more pixels than we are willing to decode."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image-caption pair as read from a shard.
+
+    Attributes:
+        key: name of the sample inside its set, for example ``noto-1f34c``.
+        image: RGB, uint8, any size; transparency is already composited on white.
+        caption: the real caption, stripped, never empty.
+        meta: the members of ``KEY.json`` (uid, sha256, concept, style, keywords, source, licence, author, ...).
+    """
+
+    key: str
+    image: Image.Image
+    caption: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The image as RGB; where it is transparent, white shows through."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(page, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode_image(payload: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode WebP, JPEG or PNG bytes to an RGB image.
+
+    Raises:
+        GiantImageError: width x height exceeds ``max_pixels``; nothing was decoded.
+        OSError, SyntaxError, ValueError: the bytes are no image that Pillow can read.
+    """
+    try:
+        with Image.open(io.BytesIO(payload)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise GiantImageError(f"{width} x {height} pixels, more than {max_pixels:,}")
+            image.load()
+            return on_white(image)
+    except Image.DecompressionBombError as error:
+        raise GiantImageError(str(error)) from error
