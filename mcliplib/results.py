@@ -62,7 +62,7 @@ def record(
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise UserError(f"result {name}: not writable as JSON ({error})") from error
-    return _write_whole(_folder(directory) / f"{name}.json", text)
+    return _write_whole(folder(directory) / f"{name}.json", text)
 
 
 def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
     Raises:
         UserError: there is no such record (near names are listed), or its file is not one.
     """
-    path = _folder(directory) / f"{name}.json"
+    path = folder(directory) / f"{name}.json"
     if not path.is_file():
         raise UserError(f"no result {name!r} in {path.parent}{_near(name, names(directory))}")
     try:
@@ -121,9 +121,14 @@ def render(reference: str, directory: Path | str | None = None) -> str:
         raise UserError(f"{reference!r}: {error}") from error
 
 
+def folder(directory: Path | str | None = None) -> Path:
+    """Where records are: `directory`, else the environment's `MCLIPLIB_RESULTS`, else `data/results` of this checkout."""
+    return Path(directory or os.environ.get("MCLIPLIB_RESULTS") or RESULTS)
+
+
 def names(directory: Path | str | None = None) -> list[str]:
     """The names of all records, sorted."""
-    return sorted(path.stem for path in _folder(directory).glob("*.json"))
+    return sorted(path.stem for path in folder(directory).glob("*.json"))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,10 +167,6 @@ def _processor() -> str:
     if cpuinfo.is_file() and (model := re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE)):
         return model[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _folder(directory: Path | str | None) -> Path:
-    return Path(directory or os.environ.get("MCLIPLIB_RESULTS") or RESULTS)
 
 
 def _near(wanted: str, known: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ class ResultRole(SphinxRole):
             logger.warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []
         name = self.text.strip().partition(".")[0]
-        self.env.note_dependency(str(results.RESULTS / f"{name}.json"))
+        self.env.note_dependency(str(results.folder() / f"{name}.json"))
         link = addnodes.pending_xref(
             "", refdomain="std", reftype="ref", reftarget=label(name), refexplicit=True, refdoc=self.env.docname
         )

@@ -1,0 +1,71 @@
+"""What must stop a build does stop it. Tiny books with the real configuration."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from book_pages import BOOK, ROOT, build
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mcliplib import results
+
+INTRO = "---\ndescription: A tiny book.\n---\n# Tiny\n\n{text}\n"
+
+
+def tiny_book(folder: Path, text: str = "", code: str = "1 + 1") -> Path:
+    shutil.copy(ROOT / "_config.yml", folder)
+    shutil.copytree(BOOK / "_ext", folder / "book/_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(BOOK / "_static", folder / "book/_static", ignore=shutil.ignore_patterns("vendor"))
+    shutil.copy(BOOK / "references.bib", folder / "book")
+    chapters = [{"file": "book/chapter"}, {"file": "book/results"}]
+    toc = {"format": "jb-book", "root": "book/intro", "parts": [{"caption": "x", "chapters": chapters}]}
+    (folder / "_toc.yml").write_text(json.dumps(toc))
+    (folder / "book/intro.md").write_text(INTRO.format(text=text))
+    shutil.copy(BOOK / "results.md", folder / "book")
+    notebook = new_notebook(cells=[new_markdown_cell("# Chapter"), new_code_cell(code)])
+    notebook.metadata.update(description="A chapter.", kernelspec={"name": "python3", "display_name": "Python 3"})
+    nbformat.write(notebook, folder / "book/chapter.ipynb")
+    values = {"retrieval": {"r1": 0.187}}
+    rest = {"unit": "fraction", "n": 10, "seeds": [0], "command": "mcliplib evaluate", "seconds": 2.0}
+    results.record("tiny", values, **rest, directory=folder / "records")  # type: ignore[arg-type]
+    return folder
+
+
+def build_tiny(folder: Path) -> tuple[int, str]:
+    run = build(folder, folder, **{**os.environ, "MCLIPLIB_RESULTS": str(folder / "records")})
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_a_good_book_builds_and_shows_its_records(tmp_path: Path) -> None:
+    status, output = build_tiny(tiny_book(tmp_path, "We reach {result}`tiny.retrieval.r1|%`."))
+    assert status == 0, output[-3000:]
+    page = (tmp_path / "_build/html/book/intro.html").read_text()
+    assert 'href="results.html#result-tiny"' in page
+    assert "18.7%" in page
+    records = (tmp_path / "_build/html/book/results.html").read_text()
+    assert 'id="result-tiny"' in records
+    assert "retrieval.r1" in records
+    assert "mcliplib evaluate" in re.sub(r"<[^>]+>", "", records)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"code": "raise ValueError('on purpose')"}, "on purpose"),
+        ({"text": "We reach {result}`tiny.retrieval.r2|%`."}, "there is r1"),
+        ({"text": "See {ref}`nowhere`."}, "undefined label"),
+        ({"text": "---\n"}, "no description"),
+    ],
+    ids=["a chapter that raises", "a missing result", "a broken reference", "no description"],
+)
+def test_a_fault_stops_the_build(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    folder = tiny_book(tmp_path, **change)
+    if message == "no description":
+        (folder / "book/intro.md").write_text("# Tiny\n")
+    status, output = build_tiny(folder)
+    assert status != 0
+    assert message in output

@@ -1,0 +1,134 @@
+"""The built book, read as files: complete, executed, described, and with no resource from another host."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from book_pages import BOOK, NOTEBOOKS, toc_pages
+
+PAGES = toc_pages()
+EXTERNAL = re.compile(r"\s*(https?:)?//", re.IGNORECASE)
+HOSTS = re.compile(r"(unpkg\.com|jsdelivr|cdnjs|bootstrapcdn|googleapis|gstatic|mybinder|cdn\.)", re.IGNORECASE)
+RESOURCES = {  # what a browser fetches by itself; links that a reader follows (a href) are fine
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "iframe": ("src",),
+    "source": ("src", "srcset"),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "track": ("src",),
+    "embed": ("src",),
+    "object": ("data",),
+    "input": ("src",),
+    "use": ("href", "xlink:href"),
+    "image": ("href", "xlink:href"),
+}
+PASSIVE_LINKS = {"canonical", "index", "search", "next", "prev", "author", "copyright", "license", "alternate"}
+
+
+class Page(HTMLParser):
+    """Collect what the tests ask of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.h1 = self.outputs = 0
+        self.described = self.in_article = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.fetched += [attributes[name] or "" for name in RESOURCES.get(tag, ()) if name in attributes]
+        if tag == "link" and not PASSIVE_LINKS & set((attributes.get("rel") or "").split()):
+            self.fetched.append(attributes.get("href") or "")
+        self.fetched += re.findall(r"url\(['\"]?([^)'\"]+)", attributes.get("style") or "")
+        if tag == "img":
+            self.images.append(attributes)
+        self.in_article |= tag == "article"  # before it, the theme repeats the title for print
+        self.h1 += tag == "h1" and self.in_article
+        self.outputs += "cell_output" in (attributes.get("class") or "").split()
+        if tag == "meta" and attributes.get("property") == "og:description":
+            self.described = bool(attributes.get("content"))
+
+
+def read(site: Path, page: str) -> Page:
+    return Page(site / f"{page}.html")
+
+
+def test_every_page_of_the_table_of_contents_was_built_and_no_other(site: Path) -> None:
+    built = {str(path.relative_to(site).with_suffix("")) for path in (site / "book").rglob("*.html")}
+    assert built == set(PAGES)
+    assert "book/intro.html" in (site / "index.html").read_text()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_chapter_was_executed(site: Path, notebook: Path) -> None:
+    assert read(site, f"book/{notebook.stem}").outputs >= 1
+    status = (site / "book/status.html").read_text()
+    row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{notebook.stem}\.html(?:(?!</tr>).)*</tr>", status, re.DOTALL)
+    assert row, "not on the page of execution times"
+    assert "force" in row[0]
+    assert "✅" in row[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_one_title_and_a_description(site: Path, page: str) -> None:
+    found = read(site, page)
+    assert found.h1 == 1
+    assert found.described
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_image_has_a_text(site: Path, page: str) -> None:
+    for image in read(site, page).images:
+        alt = (image.get("alt") or "").strip()
+        assert alt, image.get("src", "")[:80]
+        assert not re.search(r"\.(png|svg|jpe?g|gif)$", alt), f"{alt}: a file name says nothing"
+
+
+def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
+    found = {
+        f"{path.relative_to(site)}: {address}"
+        for path in site.rglob("*.html")
+        for address in Page(path).fetched
+        if EXTERNAL.match(address)
+    }
+    assert found == set()
+
+
+def test_inline_scripts_name_no_other_host(site: Path) -> None:
+    scripts = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
+    found = {
+        f"{path.relative_to(site)}: {match[0]}"
+        for path in site.rglob("*.html")
+        for script in scripts.findall(path.read_text(encoding="utf-8"))
+        if (match := HOSTS.search(script))
+    }
+    assert found == set()
+
+
+def test_style_sheets_and_scripts_fetch_nothing_from_elsewhere(site: Path) -> None:
+    imports = re.compile(r"(?:url\(\s*|@import\s+)['\"]?((?:https?:)?//[^)'\"\s]+)")
+    found = {f"{path.name}: {address}" for path in site.rglob("*.css") for address in imports.findall(path.read_text())}
+    # MathJax names the content networks that it can be asked to load from; the browser test shows that it is not.
+    scripts = [path for path in site.rglob("*.js") if "vendor" not in path.parts and path.name != "searchindex.js"]
+    loaded = {page for path in site.rglob("*.html") for page in map(_file_name, Page(path).fetched)}
+    found |= {
+        f"{path.name}: {match[0]}"
+        for path in scripts
+        if path.name in loaded and (match := HOSTS.search(path.read_text(errors="replace")))
+    }
+    assert found == set()
+
+
+def _file_name(address: str) -> str:
+    return address.partition("?")[0].rpartition("/")[2]
+
+
+def test_mathjax_comes_with_its_fonts_and_licence(site: Path) -> None:
+    vendored = site / "_static/vendor/mathjax"
+    assert (vendored / "tex-mml-chtml.js").stat().st_size > 1_000_000
+    assert len(list((vendored / "output/chtml/fonts/woff-v2").glob("*.woff"))) >= 20
+    assert "Apache License" in (BOOK / "_static/vendor/mathjax/LICENSE").read_text()

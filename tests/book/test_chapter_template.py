@@ -1,0 +1,83 @@
+"""Every chapter keeps to the template, and its notebook holds no outputs."""
+
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+from book_pages import NOTEBOOKS, PAGES, ROOT, markdown, prose, toc_pages
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+SECTIONS = ("Check yourself", "From toy to paper", "Takeaways")
+MEDIAN_LINES, MAX_LINES, MAX_WORDS = 8, 25, 2500
+DOWNLOADS = re.compile(r"^\s*[!%]\s*(pip|conda|wget|curl|apt)|https?://|urllib|urlopen|hf_hub_download", re.MULTILINE)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def test_it_is_a_valid_notebook_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(path)), "run nbstripout"
+
+
+def test_it_begins_with_a_label_a_title_and_at_a_glance(path: Path) -> None:
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert re.match(r"\([a-z0-9_-]+\)=\n# \S", first.source), "a label, then the title"
+    text = re.sub(r"```.*?```", "", markdown(path), flags=re.DOTALL)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    assert "{admonition} At a glance" in "\n".join(c.source for c in nbformat.read(path, as_version=4).cells[:2])
+
+
+def test_it_has_the_sections_of_a_chapter(path: Path) -> None:
+    headings = re.findall(r"^## (.+)$", markdown(path), re.MULTILINE)
+    assert [section for section in SECTIONS if not any(h.startswith(section) for h in headings)] == []
+
+
+def test_its_parameters_come_first(path: Path) -> None:
+    cells = code_cells(path)
+    assert [tags(cell).count("parameters") for cell in cells] == [1] + [0] * (len(cells) - 1)
+    assert "fast: bool = True" in cells[0].source
+    assert "seed: int = 0" in cells[0].source
+
+
+def test_its_last_cell_asserts_what_it_promised(path: Path) -> None:
+    last = nbformat.read(path, as_version=4).cells[-1]
+    assert last.cell_type == "code"
+    assert "remove-cell" in tags(last)
+    assert re.search(r"^assert ", last.source, re.MULTILINE)
+
+
+def test_its_cells_are_short(path: Path) -> None:
+    lines = [len(cell.source.splitlines()) for cell in code_cells(path)]
+    assert statistics.median(lines) <= MEDIAN_LINES
+    assert max(lines) <= MAX_LINES
+
+
+def test_it_is_not_long(path: Path) -> None:
+    assert len(prose(markdown(path)).split()) <= MAX_WORDS
+
+
+def test_it_downloads_and_installs_nothing(path: Path) -> None:
+    assert [match[0] for cell in code_cells(path) if (match := DOWNLOADS.search(cell.source))] == []
+
+
+def test_it_says_what_it_is_about(path: Path) -> None:
+    """For search engines and link previews; the built page checks Markdown pages for the same."""
+    description = nbformat.read(path, as_version=4).metadata.get("description", "")
+    assert 40 <= len(description) <= 200
+    assert not re.search(r"[$\\{]", description)
+
+
+def test_it_is_in_the_table_of_contents(path: Path) -> None:
+    listed = set(toc_pages())
+    assert {str(page.relative_to(ROOT).with_suffix("")) for page in PAGES} == listed

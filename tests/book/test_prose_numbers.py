@@ -1,0 +1,95 @@
+"""No typed measurements: a number with a unit comes from a result record, or its sentence cites a source."""
+
+import re
+from pathlib import Path
+
+import pytest
+from book_pages import PAGES, ROOT, markdown, prose
+
+from mcliplib import results
+
+README = ROOT / "README.md"
+NUMBER = r"\d[\d,]*(?:\.\d+)?"
+UNITS = (
+    r"\s?%",
+    r"\s?percent\b",
+    r"\s?ms\b",
+    r"\s?(?:samples|images|pairs|tokens)/s\b",
+    r"\s?×(?!\s?\d)",
+    r"x\b(?!\d)",
+    r"\s(?:percentage )?points\b",
+    r"\stimes\s(?:\w+er|fewer|less|more)\b",
+)
+MEASUREMENT = re.compile(rf"(?<![\w.]){NUMBER}(?:{'|'.join(UNITS)})")
+SPAN = re.compile(r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL)
+ALLOWED = {
+    line.split("  ")[0].strip()
+    for line in Path(__file__).with_name("allowed_numbers.txt").read_text().splitlines()
+    if line.strip() and not line.startswith("#")
+}
+
+
+def typed_numbers(text: str) -> list[str]:
+    """The measurements in a text that nothing vouches for, with their surroundings."""
+    return [
+        f"{match[0].strip()} in: {' '.join(part.split())[:120]}"
+        for part in parts(prose(text))
+        if "{cite" not in part
+        for match in MEASUREMENT.finditer(part)
+        if match[0].strip() not in ALLOWED
+    ]
+
+
+def parts(text: str) -> list[str]:
+    """Sentences; a table or a directive is one part, so that one citation vouches for all of it."""
+    found = []
+    for block in re.split(r"\n\s*\n", text):
+        whole = block.lstrip().startswith(("|", "```{", ":::{"))
+        found += [block] if whole else re.split(r"(?<=[.!?])\s+", block)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_pages_type_no_measurement(page: Path) -> None:
+    assert typed_numbers(markdown(page)) == []
+
+
+def test_readme_types_no_measurement() -> None:
+    assert typed_numbers(SPAN.sub(" ", README.read_text())) == []
+
+
+@pytest.mark.parametrize("span", list(SPAN.finditer(README.read_text())), ids=lambda span: span["reference"])
+def test_readme_shows_what_the_records_say(span: re.Match[str]) -> None:
+    assert span["shown"] == results.render(span["reference"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It reaches 67.8% here.",
+        "It takes 3.1 ms.",
+        "We saw 1,000 samples/s.",
+        "That is 10× fewer.",
+        "That is 2.5x as fast.",
+        "It is 10 times faster.",
+        "We cite {cite}`clip`. It reaches 10 % though.",
+        "| S0 | 67.8% |\n|---|---|",
+    ],
+)
+def test_measurements_are_found(text: str) -> None:
+    assert len(typed_numbers(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It reaches 67.8% of ImageNet {cite}`mobileclip`.",
+        "It reaches {result}`small.r1|%` here.",
+        "A 3×3 kernel, a 7 × 7 kernel and a 3x3 one over 256 px.",
+        "Take `0.5%` of $5\\%$.",
+        "```python\nx = 5  # 5%\n```",
+        "| S0 | 67.8% |\n|---|---|\n| {cite}`mobileclip` | 5 ms |",
+    ],
+)
+def test_settings_sources_and_records_are_not_measurements(text: str) -> None:
+    assert typed_numbers(text) == []
