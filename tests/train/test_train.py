@@ -1,0 +1,226 @@
+"""Training on a handful of real-looking pairs: it learns, resumes to the bit, and says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import mcliplib
+from mcliplib import UserError
+from mcliplib.data import Sample
+from mcliplib.train import TrainSettings, load_settings, train
+from mcliplib.train.batches import PairBatches, random_crop_box
+from mcliplib.train.metrics import read_metrics
+from mcliplib.train.schedule import warmup_cosine
+from mcliplib.train.settings import settings_from
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
+TINY = TrainSettings(
+    samples=128, batch_size=8, image_size=32, context_length=8, save_every=4, log_every=1, warmup_steps=2
+)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [
+        Sample(f"{colour}-{size}", Image.new("RGB", (size, size), colour), f"a {colour} square", {"keywords": [colour]})
+        for colour in COLOURS
+        for size in (40, 64)
+    ]
+
+
+def weights(result):
+    return list(result.model.state_dict().values())
+
+
+def test_it_learns_colours(samples, tmp_path):
+    settings = TrainSettings(
+        samples=800, batch_size=8, image_size=32, context_length=8, warmup_steps=5, learning_rate=3e-3
+    )
+    result = train(settings, tmp_path, samples=samples)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert lines[0]["loss"] == pytest.approx(np.log(8), abs=0.7)
+    assert result.loss < 0.5 * lines[0]["loss"]
+    tokenizer = mcliplib.get_tokenizer(result.model)
+    classes = mcliplib.evaluate.class_features(result.model, tokenizer, [f"a {c} square" for c in COLOURS], ("{}",))
+    features = mcliplib.evaluate.image_features(result.model, [Image.new("RGB", (50, 50), c) for c in COLOURS])
+    assert mcliplib.evaluate.zero_shot(features, classes, torch.arange(8)).top1 >= 0.75
+
+
+def test_it_leaves_a_model_metrics_and_events(samples, tmp_path):
+    result = train(TINY, tmp_path, samples=samples)
+    assert mcliplib.load_model(result.checkpoint).config.vocab is not None
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(16))
+    assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 4, 7, 15])
+def test_an_interrupted_run_ends_the_same(samples, tmp_path, monkeypatch, stop_at):
+    whole = train(TINY, tmp_path / "whole", samples=samples)
+    original = PairBatches.__call__
+
+    def stopping(self, step):
+        if step == stop_at:
+            raise Stop
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairBatches, "__call__", stopping)
+        with pytest.raises(Stop):
+            train(TINY, tmp_path / "cut", samples=samples)
+    resumed = train(TINY, tmp_path / "cut", resume=True, samples=samples)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    steps = [line["step"] for line in read_metrics(tmp_path / "cut" / "metrics.jsonl")]
+    assert steps == list(range(16))
+
+
+def test_resuming_a_finished_run_changes_nothing(samples, tmp_path):
+    first = train(TINY, tmp_path, samples=samples)
+    again = train(TINY, tmp_path, resume=True, samples=samples)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(again), strict=True))
+
+
+def test_another_run_is_not_overwritten(samples, tmp_path):
+    train(TINY, tmp_path, samples=samples)
+    with pytest.raises(UserError, match="holds a run already; give --resume auto"):
+        train(TINY, tmp_path, samples=samples)
+    with pytest.raises(UserError, match=r"other settings \(seed was 0\)"):
+        train(TrainSettings(**{**vars(TINY), "seed": 1}), tmp_path, resume=True, samples=samples)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", b"PK\x03\x04" + bytes(100)])
+def test_a_broken_state_is_named(samples, tmp_path, content):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt: not a whole training state"):
+        train(TINY, tmp_path, resume=True, samples=samples)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr("mcliplib.train.trainer.clip_loss", lambda a, b, s: (a.sum() + b.sum()) * s * torch.nan)
+    with pytest.raises(UserError, match="the loss is nan at step 0"):
+        train(TINY, tmp_path, samples=samples)
+
+
+def test_too_few_pairs(samples, tmp_path):
+    with pytest.raises(UserError, match="batch_size 8 is more than the 4 pairs"):
+        train(TINY, tmp_path, samples=samples[:4])
+
+
+def test_batches_depend_on_the_step_alone(samples):
+    tokenizer = mcliplib.get_tokenizer("mobileclip_nano")
+    batches = PairBatches(samples, tokenizer, image_size=32, batch_size=4, seed=3)
+    ahead = list(batches.prefetched(0, 9))
+    for step in (8, 0, 5):
+        assert torch.equal(batches(step).pixels, ahead[step].pixels)
+        assert torch.equal(batches(step).tokens, ahead[step].tokens)
+    other = PairBatches(samples, tokenizer, image_size=32, batch_size=4, seed=4)
+    assert not torch.equal(other(0).tokens, ahead[0].tokens)
+
+
+def test_an_epoch_sees_every_pair_once(samples):
+    tokenizer = mcliplib.get_tokenizer("mobileclip_nano")
+    batches = PairBatches(samples, tokenizer, image_size=32, batch_size=4, seed=0)
+    seen = np.concatenate([batches._indices(step) for step in range(4)])
+    assert sorted(seen) == list(range(16))
+
+
+@given(width=st.integers(1, 500), height=st.integers(1, 500), area=st.floats(0.05, 1), seed=st.integers(0, 2**32 - 1))
+def test_crops_stay_inside(width, height, area, seed):
+    left, top, right, bottom = random_crop_box((width, height), np.random.default_rng(seed), area)
+    assert 0 <= left < right <= width + 1e-9
+    assert 0 <= top < bottom <= height + 1e-9
+    assert (right - left) * (bottom - top) <= width * height + 1e-6
+
+
+def test_schedule():
+    rates = [warmup_cosine(step, peak=2.0, warmup_steps=4, steps=20) for step in range(21)]
+    assert rates[0] == 0.5
+    assert max(rates) == rates[3] == rates[4] == 2.0
+    assert rates[12] == pytest.approx(1.0)
+    assert rates[20] == pytest.approx(0.0)
+    assert all(a >= b for a, b in pairwise(rates[4:]))
+
+
+def test_settings_from_yaml(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: mobileclip_nano\ndata: emoji-noto\nlearning_rate: 2e-3\nsamples: 1000\n")
+    settings = load_settings(path, seed=7)
+    assert settings == TrainSettings(data=("emoji-noto",), learning_rate=2e-3, samples=1000, seed=7)
+
+
+def test_settings_survive_yaml(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(vars(TINY)))))
+    assert load_settings(path) == TINY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample: 3", "no such setting: sample; known: "),
+        ("samples: many", "samples must be int, got 'many'"),
+        ("batch_size: 2.5", "batch_size must be int, got 2.5"),
+        ("restrict_vocab: 'no way'", "restrict_vocab must be bool"),
+        ("batch_size: 1", "batch_size must be at least 2"),
+        ("preset: mobileclip_s9", "unknown model 'mobileclip_s9'"),
+        ("dtype: int8", "unknown dtype 'int8'"),
+        ("min_crop: 0", "min_crop must be in"),
+        ("[1, 2", "is not YAML"),
+        ("- 1", "must hold `field: value` lines"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_settings(path)
+
+
+def test_missing_settings_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        load_settings(tmp_path / "gone.yaml")
+
+
+def test_null_is_only_for_optional_settings():
+    assert settings_from({"image_size": None}).image_size is None
+    with pytest.raises(UserError, match="samples must be int, got None"):
+        settings_from({"samples": None})
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_on_the_command_line(tmp_path):
+    """The real command, really killed: the weights are those of an undisturbed run."""
+    flags = (
+        "--data emoji-noto --samples 1280 --batch-size 64 --image-size 32 --context-length 8 --save-every 2 --seed 5"
+    )
+    command = [sys.executable, "-m", "mcliplib", "train", *flags.split()]
+
+    def run(folder):
+        subprocess.run([*command, "--output", tmp_path / folder, "--resume", "auto"], check=True, capture_output=True)
+
+    run("whole")
+    process = subprocess.Popen([*command, "--output", tmp_path / "cut"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    run("cut")
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
