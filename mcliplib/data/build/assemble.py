@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mcliplib.data.build import art4apps, emoji, gcompris, openclipart, tuxpaint
 from mcliplib.data.build.draft import Draft, same_words, stable_order
 from mcliplib.data.build.leaks import matches, without_leaks, without_repetitions
@@ -72,7 +74,7 @@ def choose_unseen(fluent: Sequence[Draft], emojis: Sequence[Draft], others: Sequ
     taken = {same_words(draft.caption) for draft in others}
     offered = [draft for draft in fluent if not _TWINS.search(draft.caption) and same_words(draft.caption) not in taken]
     drawn_in = {draft.meta["code"] for draft in emojis}
-    like_others = matches(offered, others).any(axis=1)
+    like_others = np.any(matches(offered, others), axis=1).tolist()
     like_emojis = matches(offered, emojis)
     codes = [draft.meta["code"] for draft in emojis]
     free = []

@@ -10,7 +10,7 @@ from typing import Any
 from mcliplib.data.build.catalogue import Info
 from mcliplib.data.build.draft import Draft
 from mcliplib.data.build.packages import BY_SHORT
-from mcliplib.data.fingerprint import COLOUR_LIMIT, HASH_LIMIT
+from mcliplib.data.fingerprint import COLOUR_LIMIT, HASH_LIMIT, PLAIN_LIMIT
 from mcliplib.data.shards import write_shard
 
 SHARD_SAMPLES = 2000
@@ -66,9 +66,10 @@ def make_card(
         classes = sorted({draft.meta[label] for draft in drafts})
         tasks[task] = {"kind": "zero-shot", "label_field": label, "classes": classes}
     leak_rule = (
-        "An evaluation image is dropped when it and a training image differ in at most "
-        f"{HASH_LIMIT} of 63 bits of a perceptual hash and by at most {COLOUR_LIMIT} in colour (root mean square over "
-        "an 8 x 8 map of RGB in 0..1), both after cutting white margins; of identical images one is kept."
+        "An evaluation image is dropped when it and a training image, both without their white margins, differ in at "
+        f"most {HASH_LIMIT} of 63 bits of a perceptual hash and by at most {COLOUR_LIMIT} in colour (root mean square "
+        f"over an 8 x 8 map of RGB in 0..1), or in colour by at most {PLAIN_LIMIT} of the fainter image's distance "
+        "from white; of identical images one is kept."
     )
     return {
         "name": name,

@@ -95,8 +95,12 @@ CATALOGUE: dict[str, Info] = {
         "eval",
         ("MIT",),
         ("fluent", *_NAMES),
-        "200 concepts that no training set shows and whose names are no training caption.",
-        (*_EMOJI_LIMITS, "200 candidates make retrieval easier than over the seen ones: compare to chance, 0.5%."),
+        "200 concepts that no training style draws and whose names are no training caption.",
+        (
+            *_EMOJI_LIMITS,
+            "OpenClipart and Tux Paint may show some of these things under longer or other names.",
+            "200 candidates make retrieval easier than over the seen ones: compare to chance, 0.5%.",
+        ),
         retrieval=True,
     ),
     "tuxpaint-heldout": Info(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcliplib.data.build.draft import Draft
-from mcliplib.data.fingerprint import fingerprints, near_duplicates
+from mcliplib.data.fingerprint import distances, fingerprints, near_duplicates
 
 _SAME_BITS, _SAME_COLOUR = 2, 0.03  # inside one evaluation set only true repetitions go
 
@@ -20,14 +20,15 @@ def matches(left: Sequence[Draft], right: Sequence[Draft]) -> NDArray[np.bool_]:
 
 def without_leaks(evaluation: Sequence[Draft], training: Sequence[Draft]) -> list[Draft]:
     """The evaluation samples whose picture is not among the training ones."""
-    leaked = matches(evaluation, training).any(axis=1)
+    leaked = np.any(matches(evaluation, training), axis=1).tolist()
     return [draft for draft, out in zip(evaluation, leaked, strict=True) if not out]
 
 
 def without_repetitions(drafts: Sequence[Draft]) -> list[Draft]:
     """The first of each group of identical pictures: one picture with two names would have two right answers."""
     prints = fingerprints([draft.image for draft in drafts])
-    same = near_duplicates(prints, prints, hash_limit=_SAME_BITS, colour_limit=_SAME_COLOUR)
+    hashed, coloured = distances(prints, prints)
+    same = (hashed <= _SAME_BITS) & (coloured <= _SAME_COLOUR)
     kept: list[int] = []
     for index in range(len(drafts)):
         if not same[index, kept].any():

@@ -44,7 +44,7 @@ _NOISE = re.compile(
 _FOREIGN_OR_EMPTY = re.compile(
     r"^(Various Cliparts|Etiquette|Architetto|advertising|Australian Maps|Le mie|fc\b|sm\b)", re.I
 )
-_MOST_PER_TITLE = 8
+_MOST_PER_TITLE = 12
 _LARGEST_FILE = 400_000  # characters: a few tracings take seconds to render
 
 
