@@ -1,4 +1,4 @@
-"""A page's `description` (front matter, or a notebook's metadata) for search engines and link previews.
+"""A page's description for search engines and link previews: its `description`, or else its question in bold type.
 
 Derived descriptions would show raw LaTeX. The book's address is known only where it is published: BOOK_URL names it.
 """
@@ -7,6 +7,7 @@ import os
 from html import escape
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -22,11 +23,17 @@ def set_description(app: Sphinx, page: str, template: str, context: dict[str, An
     if doctree is None:
         return
     fields = context.get("meta") or {}
-    if not (description := fields.get("description")):
-        logger.warning("no description: add one to its front matter or notebook metadata", location=page)
+    if not (description := fields.get("description") or question(doctree)):
+        logger.warning("no description: add one to its front matter, or a question in bold type", location=page)
         return
     context["meta"] = fields | {"og:description": description}
     context["metatags"] += f'<meta name="description" content="{escape(description)}" />\n'
+
+
+def question(doctree: nodes.document) -> str:
+    """The question that a chapter begins with."""
+    bold = (node.astext() for node in doctree.findall(nodes.strong))
+    return next((" ".join(text.split()) for text in bold if text.endswith("?")), "")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

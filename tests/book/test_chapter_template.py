@@ -39,7 +39,7 @@ def test_it_begins_with_a_label_a_title_and_at_a_glance(path: Path) -> None:
 
 
 def test_it_has_the_sections_of_a_chapter(path: Path) -> None:
-    headings = re.findall(r"^## (.+)$", markdown(path), re.MULTILINE)
+    headings = re.findall(r"^(?:## |\*\*)(.+)$", markdown(path), re.MULTILINE)
     assert [section for section in SECTIONS if not any(h.startswith(section) for h in headings)] == []
 
 
@@ -72,9 +72,10 @@ def test_it_downloads_and_installs_nothing(path: Path) -> None:
 
 
 def test_it_says_what_it_is_about(path: Path) -> None:
-    """For search engines and link previews; the built page checks Markdown pages for the same."""
-    description = nbformat.read(path, as_version=4).metadata.get("description", "")
-    assert 40 <= len(description) <= 200
+    """In its metadata or by its question in bold type, for search engines and link previews."""
+    question = re.search(r"^\*\*([^*]+\?)\*\*", markdown(path), re.MULTILINE)
+    description = nbformat.read(path, as_version=4).metadata.get("description") or (question[1] if question else "")
+    assert 20 <= len(description) <= 200
     assert not re.search(r"[$\\{]", description)
 
 
