@@ -122,12 +122,21 @@ def check_disk() -> Finding:
 
 
 def check_data() -> Finding:
-    folder = REPOSITORY / "data"
-    shards = len(list(folder.rglob("*.tar")))
-    if shards:
-        return Finding("data", "OK", f"{shards} shards in {folder}")
+    """Whether every shard that the cards of the data sets name is there."""
     cure = "work in a clone of the repository (pip install --no-deps -e .), or run `mcliplib data build`"
-    return Finding("data", "FAIL", f"no shard under {folder}", cure)
+    try:
+        from mcliplib.data import data_root, list_datasets, shard_paths
+
+        shards = [path for name in list_datasets() for path in shard_paths(name)]
+    except UserError as error:
+        return Finding("data", "FAIL", str(error), cure)
+    except ImportError as error:
+        return Finding("data", "WARN", f"unknown: {error}", INSTALL_CURE)
+    missing = [path for path in shards if not path.is_file()]
+    if missing or not shards:
+        lacking = f"{missing[0]} is missing" if missing else f"no data set in {data_root()}"
+        return Finding("data", "FAIL", lacking, cure)
+    return Finding("data", "OK", f"{len(shards)} shards in {data_root()}")
 
 
 def check_accelerator() -> Finding:

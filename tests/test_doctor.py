@@ -76,11 +76,17 @@ def test_little_memory_and_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_absent_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    assert doctor.check_data().state == "OK", doctor.check_data()
+    monkeypatch.setenv("MCLIPLIB_DATA", str(tmp_path / "nowhere"))
     assert doctor.check_data().state == "FAIL"
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "x-000000.tar").touch()
-    assert doctor.check_data().state == "OK"
+    monkeypatch.setenv("MCLIPLIB_DATA", str(tmp_path))
+    assert "no data set" in doctor.check_data().detail
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/card.json").write_text('{"name": "set", "role": "train", "shards": [{"file": "lost.tar"}]}')
+    finding = doctor.check_data()
+    assert finding.state == "FAIL"
+    assert "lost.tar is missing" in finding.detail
+    assert finding.cure
 
 
 def test_optional_parts_only_warn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,5 +47,5 @@ def use_style() -> None:
 
     colours = list(PALETTE.values())
     styles = [LINE_STYLES[i % len(LINE_STYLES)] for i in range(len(colours))]
-    plt.rcParams.update(SETTINGS)
+    plt.style.use(SETTINGS)
     plt.rcParams["axes.prop_cycle"] = cycler(color=colours) + cycler(linestyle=styles)
