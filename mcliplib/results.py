@@ -122,7 +122,7 @@ def render(reference: str, directory: Path | str | None = None) -> str:
 
 
 def folder(directory: Path | str | None = None) -> Path:
-    """Where records are: `directory`, else the environment's `MCLIPLIB_RESULTS`, else `data/results` of this checkout."""
+    """Where records are: `directory`, else what `MCLIPLIB_RESULTS` names, else `data/results` of this checkout."""
     return Path(directory or os.environ.get("MCLIPLIB_RESULTS") or RESULTS)
 
 
