@@ -1,0 +1,38 @@
+"""README keeps its promises: its code runs, its links lead somewhere, its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_library_example_runs(tmp_path: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "photo.jpg")
+    code = example[1] + "\nassert similarity.shape == (1, 2)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
+def test_local_links_and_pictures_exist() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_first_screen_has_a_picture_with_text_and_the_two_commands() -> None:
+    first = "\n".join(README.splitlines()[:22])
+    assert re.search(r"!\[[^\]]{40,}\]\(", first)
+    assert "make book" in first
+    assert "make test" in first
+
+
+def test_its_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= targets
