@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 
 from mcliplib.data.sample import Sample
 
+_CAPTION_INCHES = 0.3  # two lines
 _Item = TypeVar("_Item")
 
 
@@ -31,18 +33,24 @@ def contact_sheet(samples: Sequence[Sample], columns: int = 8, cell: float = 1.3
         A matplotlib figure of its own, outside pyplot: nothing has to be closed.
     """
     rows = max(1, -(-len(samples) // columns))
-    figure = Figure(figsize=(columns * cell, rows * (cell + 0.4)), facecolor="white")
+    row = cell + _CAPTION_INCHES
+    figure = Figure(figsize=(columns * cell, rows * row), facecolor="white")
     if not samples:
         figure.text(0.5, 0.5, "no samples", ha="center", va="center")
         return figure
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
+    for number, sample in enumerate(samples):
+        left, top = number % columns / columns, 1 - number // columns / rows
+        height = 0.94 * cell / (rows * row)
+        axis = figure.add_axes((left + 0.03 / columns, top - height, 0.94 / columns, height))
         axis.set_axis_off()
-    for axis, sample in zip(axes, samples, strict=False):
-        axis.imshow(sample.image)
+        axis.imshow(_square(sample.image))
         lines = textwrap.wrap(sample.caption, caption_width, max_lines=2, placeholder=" …")
-        axis.set_title("\n".join(lines).replace("$", r"\$"), fontsize=7, y=-0.03, va="top")
-    figure.subplots_adjust(
-        left=0.01, right=0.99, top=0.995, bottom=0.45 / figure.get_figheight(), hspace=0.35, wspace=0.08
-    )
+        text = "\n".join(lines).replace("$", r"\$")
+        axis.text(0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=7, linespacing=1.1)
     return figure
+
+
+def _square(image: Image.Image) -> Image.Image:
+    """The image in the middle of a white square, so that captions stand at one height."""
+    side = max(image.size)
+    return ImageOps.pad(image, (side, side), color="white")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplib.data.build.assemble import assemble
-from mcliplib.data.build.cards import write_set
+from mcliplib.data.build.cards import index, write_set
 from mcliplib.data.build.catalogue import CATALOGUE
 from mcliplib.data.build.packages import PACKAGES, obtain
 
@@ -34,4 +34,5 @@ def build(output: Path, *, sources: Sequence[Path] = (), say: Callable[[str], No
         card = write_set(output, name, info, sets[name], dropped.get(name, 0))
         say(f"{name}: {card['count']:,} samples, {sum(shard['bytes'] for shard in card['shards']) / 1e6:.2f} MB")
         cards.append(card)
+    (output / "README.md").write_text(index(cards), encoding="utf-8")
     return cards

@@ -122,6 +122,19 @@ def readme(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def index(cards: Sequence[dict[str, Any]]) -> str:
+    """`data/README.md`: one line per set."""
+    about = (
+        "Each folder holds WebDataset shards, a card (README.md and card.json), the full licence and the attribution "
+        "of every file. `mcliplib data show NAME` draws a set; `mcliplib data build` rebuilds all of them."
+    )
+    lines = ["# Data sets", "", about, "", "| set | role | samples | licence |", "|---|---|---|---|"]
+    for card in cards:
+        name, licences = card["name"], ", ".join(card["licences"])
+        lines.append(f"| [{name}]({name}/README.md) | {card['role']} | {card['count']:,} | {licences} |")
+    return "\n".join(lines) + "\n"
+
+
 def licence_text(licences: Sequence[str]) -> str:
     """The full texts of a set's licences, one after the other."""
     parts = []

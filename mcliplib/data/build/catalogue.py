@@ -56,7 +56,7 @@ CATALOGUE: dict[str, Info] = {
         ("LicenseRef-Public-Domain",),
         ("openclipart",),
         "Public-domain drawings captioned by their authors' titles; a description or the file name replaces a title "
-        "that says nothing. Flags, stars, playing cards, themes, gradients, blank drawings are left out.",
+        "that says nothing. Flags, stars, playing cards, themes, gradients and blank drawings are left out.",
         (
             "Titles are noisy: some are Italian or French, some name a variant rather than what is seen.",
             "Styles and subjects are those of 2004 to 2006.",
@@ -69,7 +69,10 @@ CATALOGUE: dict[str, Info] = {
         ("tuxpaint",),
         "Cut-out photographs and drawings on white with the English sentences of the Tux Paint stamps; what "
         "tuxpaint-heldout holds, and every variant of it, is left out.",
-        ("A third of it are letters, digits, signs and coins.", "Objects are cut out: there are no backgrounds."),
+        (
+            "A third of it are letters, digits, signs and coins; about seventy are photographs.",
+            "Objects are cut out: there are no backgrounds.",
+        ),
     ),
     "gcompris-train": Info(
         "GCompris photographs, training side",

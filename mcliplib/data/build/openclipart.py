@@ -30,7 +30,9 @@ _LEFT_OUT = (
     "unsorted/duplicates/",
 )
 _EMPTY_WORDS = re.compile(
-    r"HASH\(|@|https?:|\bclip ?arts?\b|\bcollection\b|\btheme\b|\biconset\b|converted|submission", re.I
+    r"HASH\(|@|https?:|\bclip ?arts?\b|\bcollection\b|\btheme\b|\biconset\b|converted|submission|roadsigns$"
+    r"|can be used|pode ser usado",
+    re.I,
 )
 # Titles of a whole series (one even names another drawing): the file name tells what is drawn.
 _SERIES = re.compile(
@@ -42,7 +44,9 @@ _NOISE = re.compile(
     r"| - (RPG map elements|body part|simple)\b.*|\(B and W\)|\bbw$|\.svg$|\(email.*"
 )
 _FOREIGN_OR_EMPTY = re.compile(
-    r"^(Various Cliparts|Etiquette|Architetto|advertising|Australian Maps|Le mie|fc\b|sm\b)", re.I
+    r"^(Various Cliparts|Etiquette|Architetto|advertising|Australian Maps|Simbolo delle|Boating Rules|Le mie)"
+    r"|^(fc|sm)\b",
+    re.I,
 )
 _MOST_PER_TITLE = 12
 _LARGEST_FILE = 400_000  # characters: a few tracings take seconds to render
@@ -138,7 +142,7 @@ def _clean(text: str) -> str:
     plain = html.unescape(html.unescape(re.sub(r"<[^>]*>", " ", text)))
     with contextlib.suppress(UnicodeError):  # UTF-8 that was once read as Latin-1
         plain = plain.encode("latin-1").decode("utf-8")
-    return re.sub(r"\s+", " ", plain.replace("\ufffd", "")).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[\ufffd\x00-\x1f\x7f-\x9f]", " ", plain)).strip()
 
 
 def _is_blank(pixels: np.ndarray) -> bool:
