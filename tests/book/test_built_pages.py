@@ -88,6 +88,13 @@ def test_every_image_has_a_text(site: Path, page: str) -> None:
         assert not re.search(r"\.(png|svg|jpe?g|gif)$", alt), f"{alt}: a file name says nothing"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_markup_is_left_unread(site: Path, page: str) -> None:
+    """A directive that Markdown does not take for one shows up as text, without any warning."""
+    text = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert re.findall(r"(?:`{3,}|:{3,})\{[^<]*", text) == []
+
+
 def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
     found = {
         f"{path.relative_to(site)}: {address}"
