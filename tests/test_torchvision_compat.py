@@ -45,7 +45,10 @@ assert open_clip.get_tokenizer("ViT-B-32")(["a red flag"]).shape == (1, 77)
 
 
 FAKE = """
-import pathlib, sys, tempfile
+import importlib.util, pathlib, sys, tempfile, types
+package = types.ModuleType("mcliplib")  # without its __init__, which needs a whole torchvision
+package.__path__ = importlib.util.find_spec("mcliplib").submodule_search_locations
+sys.modules["mcliplib"] = package
 folder = tempfile.mkdtemp()
 pathlib.Path(folder, "torchvision").mkdir()
 pathlib.Path(folder, "torchvision", "__init__.py").write_text({body!r})
