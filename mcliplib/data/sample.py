@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from mcliplib.images import on_white
+
 MAX_PIXELS = 16_000_000  # a 4000 x 4000 image: far above anything a 256 px model profits from
 
 
@@ -29,15 +31,6 @@ class Sample:
     image: Image.Image
     caption: str
     meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """The image as RGB; where it is transparent, white shows through."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def decode_image(payload: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from mcliplib.data.build.draft import DRAWING_SIZE, Draft, fit_square, make_draft
-from mcliplib.data.sample import on_white
+from mcliplib.images import on_white
 
 _CATEGORIES = {"clothes_n_accessories": "clothes and accessories", "fruit_n_veg": "fruit and vegetables"}
 

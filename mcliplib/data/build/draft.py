@@ -10,8 +10,9 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageOps
 
-from mcliplib.data.sample import decode_image, on_white
+from mcliplib.data.sample import decode_image
 from mcliplib.errors import UserError
+from mcliplib.images import on_white
 
 DRAWING_SIZE = 72  # px, square: flat drawings keep their look, and a 64 px model can still crop
 PHOTO_SIZE = 96  # px, shorter side

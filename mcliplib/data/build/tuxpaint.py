@@ -10,7 +10,7 @@ from PIL import Image
 
 from mcliplib.data.build.draft import Draft, fit_square, make_draft, render_svg, same_words, stable_order, trimmed
 from mcliplib.data.fingerprint import distances, fingerprints
-from mcliplib.data.sample import on_white
+from mcliplib.images import on_white
 
 SIZE = 80  # px
 HELD_OUT = 240

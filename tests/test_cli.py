@@ -1,0 +1,82 @@
+"""The command line: help everywhere, one clear line and a non-zero exit on bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import mcliplib
+from mcliplib.cli import build_parser, main
+
+
+def commands():
+    parser = build_parser()
+    return sorted(next(a for a in parser._actions if a.dest == "command").choices)
+
+
+def test_the_contracts_commands_are_there():
+    assert set(commands()) >= {"data", "doctor", "evaluate", "train"}
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in ("data", "doctor", "evaluate", "train"))])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments, "--help"])
+    assert exit.value.code == 0
+    assert "usage: mcliplib" in capsys.readouterr().out
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mcliplib", "--help"], capture_output=True, text=True, check=True)
+    assert "train" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "nano.safetensors"
+    model = mcliplib.create_model("mobileclip_nano", vocab=mcliplib.restrict_vocab(["a fox"]), image_size=32)
+    mcliplib.save_checkpoint(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--output", "{tmp}", "--preset", "mobileclip_s9"], "unknown model 'mobileclip_s9'"),
+        (["train", "--output", "{tmp}", "--data", "no-such-set"], "no data set 'no-such-set'"),
+        (["train", "--output", "{tmp}", "--config", "{tmp}/gone.yaml"], "gone.yaml: cannot be read"),
+        (["train", "--output", "{tmp}", "--data", "{tmp}/gone.tar"], "gone.tar"),
+        (["evaluate", "--model", "{tmp}/gone.safetensors"], "gone.safetensors: no such file"),
+        (["evaluate", "--model", "{checkpoint}", "--suite", "imagenet"], "no data set 'imagenet'"),
+        (["evaluate", "--model", "{checkpoint}", "--output", "{tmp}/no/where.json"], "no such folder for --output"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_failure(arguments, message, tmp_path, checkpoint, capsys):
+    filled = [argument.format(tmp=tmp_path, checkpoint=checkpoint) for argument in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.splitlines()[-1].startswith(f"mcliplib {arguments[0]}: ")
+    assert "Traceback" not in error
+
+
+def test_evaluate_prints_and_writes_scores(checkpoint, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", "--model", str(checkpoint), "--suite", "gcompris-animals", "--output", str(output)]) == 0
+    scores = json.loads(output.read_text())
+    assert all(name.startswith("gcompris-animals/") for name in scores)
+    metric = next(iter(scores.values()))["top1"]
+    assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
+    assert metric["n"] > 30
+    assert "top1" in capsys.readouterr().out
+
+
+def test_train_then_evaluate(tmp_path, capsys):
+    """The path of a first visit: train a little, evaluate what came out."""
+    flags = "--data gcompris-train --samples 96 --batch-size 32 --image-size 32 --context-length 8"
+    assert main(["train", "--output", str(tmp_path), *flags.split()]) == 0
+    assert "after 96 pairs" in capsys.readouterr().out
+    model = tmp_path / "model.safetensors"
+    assert main(["evaluate", "--model", str(model), "--suite", "tuxpaint-heldout"]) == 0
+    assert "image_to_text_r1" in capsys.readouterr().out
