@@ -29,6 +29,8 @@ _LEFT_OUT = (
     "special/",
     "unsorted/duplicates/",
 )
+# Not what a book for everyone shows.
+_UNWELCOME = re.compile(r"sexy|stripper|shadow_babe|hide_girl|3_faces|dead_frogs|gallows|cannabis|weapons/", re.I)
 _EMPTY_WORDS = re.compile(
     r"HASH\(|@|https?:|\bclip ?arts?\b|\bcollection\b|\btheme\b|\biconset\b|converted|submission|roadsigns$"
     r"|can be used|pode ser usado",
@@ -98,7 +100,7 @@ def drafts(package: Path) -> Iterator[Draft]:
 def _read(path: Path, root: Path) -> _Entry | None:
     """The drawing with its text, or None where it is not public domain or its text is useless."""
     place = str(path.relative_to(root))
-    if place.startswith(_LEFT_OUT) or path.is_symlink():
+    if place.startswith(_LEFT_OUT) or _UNWELCOME.search(place) or path.is_symlink():
         return None
     text = path.read_text(encoding="utf-8", errors="replace")
     work = re.search(r"<cc:Work.*?</cc:Work>", text, re.S)
