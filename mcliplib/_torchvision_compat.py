@@ -8,12 +8,15 @@ operators itself (`torchvision.ops.nms`) still fails with torchvision's own mess
 """
 
 import importlib
+import importlib.metadata
 import re
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from mcliplib.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 # As torchvision/csrc/ops/nms.cpp and quantized/cpu/qnms_kernel.cpp declare them.
 MISSING_SCHEMAS = {
@@ -23,7 +26,7 @@ MISSING_SCHEMAS = {
 _MISSING_OPERATOR = re.compile(r"operator torchvision::\w+ does not exist")
 _PAIRING_CURE = "install the torchvision release made for it: `pip install -r requirements.lock` gives a tested pair"
 
-_declared: torch.library.Library | None = None  # the schemas vanish with this object, so it must outlive the import
+_declared: "torch.library.Library | None" = None  # the schemas vanish with this object, so it must outlive the import
 
 
 def ensure_torchvision() -> bool:
@@ -48,6 +51,8 @@ def ensure_torchvision() -> bool:
 
 def _declare_and_import() -> None:
     global _declared
+    import torch
+
     _forget_half_imported()
     if _declared is None:
         _declared = torch.library.Library("torchvision", "FRAGMENT")
@@ -68,4 +73,11 @@ def _forget_half_imported() -> None:
 
 def _fault(error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f"torchvision does not import beside torch {torch.__version__} ({reason}); {_PAIRING_CURE}")
+    return UserError(f"torchvision does not import beside torch {_torch_version()} ({reason}); {_PAIRING_CURE}")
+
+
+def _torch_version() -> str:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return "(absent)"

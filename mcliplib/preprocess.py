@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as tv
-from torchvision.transforms.functional import InterpolationMode
 
+from mcliplib._vision import InterpolationMode
+from mcliplib._vision import functional as tv
 from mcliplib.images import on_white
 
 

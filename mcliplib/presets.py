@@ -15,8 +15,8 @@ PRESETS: dict[str, ModelConfig] = {
     "mobileclip_nano": ModelConfig(
         "mobileclip_nano",
         embed_dim=256,
-        image=MCiConfig(widths=(32, 64, 128, 256), depths=(1, 2, 4, 1), image_size=64, layer_scale=0.1),
-        text=TextConfig(width=192, layers=2, context_length=24, layer_scale=0.1),
+        image=MCiConfig(widths=(16, 48, 96, 192), depths=(1, 2, 4, 1), image_size=64, layer_scale=0.1),
+        text=TextConfig(width=192, layers=2, context_length=16, layer_scale=0.1),
     ),
 }
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mcliplib._torchvision_compat import ensure_torchvision
+
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -94,6 +96,7 @@ def restrict_vocab(texts: Iterable[str]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _clip_bpe() -> "SimpleTokenizer":
+    ensure_torchvision()  # open_clip imports it
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()

@@ -4,9 +4,9 @@ from collections import OrderedDict
 
 import torch
 from jaxtyping import Float
-from timm.layers import DropPath
 from torch import Tensor, nn
 
+from mcliplib._vision import DropPath
 from mcliplib.layers.conv_ffn import ConvFFN
 from mcliplib.layers.fold import Affine, affine, after_batch_norm, as_linear, require_eval
 from mcliplib.layers.residual import LayerScale, Residual

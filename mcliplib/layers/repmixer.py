@@ -3,9 +3,9 @@
 from collections import OrderedDict
 
 from jaxtyping import Float
-from timm.layers import DropPath
 from torch import Tensor, nn
 
+from mcliplib._vision import DropPath
 from mcliplib.layers.conv_ffn import ConvFFN
 from mcliplib.layers.fold import Affine, as_conv, identity_kernel, require_eval, then_batch_norm
 from mcliplib.layers.mobileone import MobileOneBlock

@@ -5,8 +5,7 @@ would have seen, and no random state has to be saved.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +29,8 @@ class Batch(NamedTuple):
 
 class PairBatches:
     """An endless, seeded sequence of training batches.
+
+    Made in the training thread: with two cores a loader beside it slows the step by more than the batch takes.
 
     Args:
         samples: decoded pairs.
@@ -67,16 +68,6 @@ class PairBatches:
         pixels = np.stack([self._crop(self.samples[row].image, rng) for row in rows])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [B, H, W, 3] -> channels_last
         return Batch(images, torch.stack([self._caption(self._tokens[row], rng) for row in rows]))
-
-    def prefetched(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches start..stop-1, each prepared in a thread while the one before is in use."""
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(self, start)
-            for step in range(start, stop):
-                batch = pending.result()
-                if step + 1 < stop:
-                    pending = pool.submit(self, step + 1)
-                yield batch
 
     def _indices(self, step: int) -> np.ndarray:
         """Every epoch is a new permutation; a last incomplete batch is dropped, as its pairs come again."""

@@ -41,21 +41,21 @@ class TrainSettings:
 
     preset: str = "mobileclip_nano"
     data: tuple[str, ...] = ("train",)
-    samples: int = 160_000
-    batch_size: int = 256
-    learning_rate: float = 2e-3
+    samples: int = 220_000
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.2
     beta2: float = 0.98
-    warmup_steps: int = 50
+    warmup_steps: int = 100
     clip_norm: float = 1.0
     min_crop: float = 0.5
-    keyword_captions: float = 0.5
+    keyword_captions: float = 0.3
     image_size: int | None = None
     context_length: int | None = None
     restrict_vocab: bool = True
     dtype: DType = "bfloat16"
     seed: int = 0
-    save_every: int = 200
+    save_every: int = 250
     log_every: int = 10
 
     @property

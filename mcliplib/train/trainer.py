@@ -113,9 +113,9 @@ def _run(
     started, loss = time.perf_counter() - at.seconds, math.nan
     progress = tqdm(total=settings.samples, initial=at.step * settings.batch_size, unit="pair", mininterval=1.0)
     try:
-        for step, batch in enumerate(batches.prefetched(at.step, settings.steps), at.step):
+        for step in range(at.step, settings.steps):
             rate = _set_rate(settings, optimizer, step)
-            loss = train_step(settings, model, optimizer, batch, step)
+            loss = train_step(settings, model, optimizer, batches(step), step)
             seconds = time.perf_counter() - started
             if not math.isfinite(loss):
                 raise UserError(f"the loss is {loss} at step {step}; {directory / STATE_FILE} is from before it; "

@@ -20,7 +20,7 @@ def vocab():
 @pytest.fixture(scope="module")
 def model(vocab):
     torch.manual_seed(0)
-    return mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=16)
+    return mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=12)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_folded_file_does_not_fit_a_training_model(model, vocab, tmp_path):
     path = tmp_path / "fast.safetensors"
     mcliplib.save_checkpoint(mcliplib.reparameterize(model), path)
     with pytest.raises(UserError, match=r"fast\.safetensors: does not fit.*the file is folded.*missing \d+:.*\.\.\."):
-        mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=16), path)
+        mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano", vocab=vocab, context_length=12), path)
 
 
 def test_other_settings_are_named(file):

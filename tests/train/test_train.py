@@ -124,7 +124,7 @@ def test_too_few_pairs(samples, tmp_path):
 def test_batches_depend_on_the_step_alone(samples):
     tokenizer = mcliplib.get_tokenizer("mobileclip_nano")
     batches = PairBatches(samples, tokenizer, image_size=32, batch_size=4, seed=3)
-    ahead = list(batches.prefetched(0, 9))
+    ahead = [batches(step) for step in range(9)]
     for step in (8, 0, 5):
         assert torch.equal(batches(step).pixels, ahead[step].pixels)
         assert torch.equal(batches(step).tokens, ahead[step].tokens)
@@ -222,5 +222,5 @@ def test_kill_9_and_resume_on_the_command_line(tmp_path):
     process.wait()
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     run("cut")
-    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
-    assert whole == cut
+    whole, cut = (mcliplib.load_model(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), cut.state_dict().values(), strict=True))

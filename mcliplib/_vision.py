@@ -1,0 +1,10 @@
+"""What the package takes from timm and torchvision, imported after the cure of `_torchvision_compat`."""
+
+from mcliplib._torchvision_compat import ensure_torchvision
+
+ensure_torchvision()  # raises with the cure where torchvision cannot be imported
+
+from timm.layers import DropPath  # noqa: E402
+from torchvision.transforms import InterpolationMode, functional  # noqa: E402
+
+__all__ = ["DropPath", "InterpolationMode", "functional"]
