@@ -41,7 +41,7 @@ class TrainSettings:
 
     preset: str = "mobileclip_nano"
     data: tuple[str, ...] = ("train",)
-    samples: int = 220_000
+    samples: int = 190_000
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.2
