@@ -1,31 +1,42 @@
 """The `mcliplib` command. Each command is a module beside this one with a `register(commands)` function."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from mcliplib.errors import UserError
 
+COMMANDS = ("doctor", "data", "train", "evaluate")
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, for `main` and for the tests that read every `--help`."""
-    from mcliplib.cli import data, doctor, evaluate, train
 
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, or just the one command that is wanted.
+
+    Registering a command imports what it needs: `mcliplib doctor` must start where the rest does not import.
+    """
     parser = argparse.ArgumentParser(prog="mcliplib", description="MobileCLIP: learn it, run it, extend it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (doctor, data, train, evaluate):
-        module.register(commands)
+    for name in COMMANDS:
+        if only in (None, name):
+            importlib.import_module(f"mcliplib.cli.{name}").register(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input prints one line on stderr and returns 2."""
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    only = argv[0] if argv and argv[0] in COMMANDS else None
     try:
+        args = build_parser(only).parse_args(argv)
         return int(args.run(args) or 0)
     except UserError as error:
-        print(f"mcliplib {args.command}: {error}", file=sys.stderr)
+        print(f"{_name(only)}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"mcliplib {args.command}: interrupted", file=sys.stderr)
+        print(f"{_name(only)}: interrupted", file=sys.stderr)
         return 130
+
+
+def _name(command: str | None) -> str:
+    return f"mcliplib {command}" if command else "mcliplib"

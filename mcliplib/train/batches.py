@@ -1,4 +1,4 @@
-"""Batches from decoded samples: a random crop of each picture, one of its captions, nothing stored but the seed.
+"""Batches from decoded samples: a random crop of each picture, perhaps mirrored, and one of its captions.
 
 Batch number `step` is a function of (samples, seed, step) alone, so that a resumed run sees what an uninterrupted one
 would have seen, and no random state has to be saved.
@@ -39,6 +39,7 @@ class PairBatches:
         batch_size: pairs in a batch; at most `len(samples)`.
         seed: of order, crops and captions.
         min_crop: smallest share of the area kept by RandomResizedCrop (aspect ratio 3/4 to 4/3).
+        jitter: half-width of the random gain of each colour channel; a third of it is the random shift.
         keyword_captions: how often a caption carries keywords, where the sample has any.
     """
 
@@ -51,12 +52,13 @@ class PairBatches:
         batch_size: int,
         seed: int,
         min_crop: float = 0.5,
+        jitter: float = 0.0,
         keyword_captions: float = 0.5,
     ) -> None:
         if batch_size > len(samples):
             raise ValueError(f"batch_size {batch_size} is more than the {len(samples)} samples there are")
         self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
-        self.min_crop, self.keyword_captions = min_crop, keyword_captions
+        self.min_crop, self.jitter, self.keyword_captions = min_crop, jitter, keyword_captions
         rng = np.random.default_rng([seed, 0])
         variants = [caption_variants(sample, rng) for sample in samples]
         self._tokens = [tokenizer(texts) for texts in variants]
@@ -67,6 +69,7 @@ class PairBatches:
         rows = self._indices(step)
         pixels = np.stack([self._crop(self.samples[row].image, rng) for row in rows])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [B, H, W, 3] -> channels_last
+        images = jitter_colours(images, rng, self.jitter)
         return Batch(images, torch.stack([self._caption(self._tokens[row], rng) for row in rows]))
 
     def _indices(self, step: int) -> np.ndarray:
@@ -79,7 +82,8 @@ class PairBatches:
     def _crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         box = random_crop_box(image.size, rng, self.min_crop)
         size = (self.image_size, self.image_size)
-        return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
+        crop = np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
 
     def _caption(self, tokens: Tensor, rng: np.random.Generator) -> Tensor:
         if len(tokens) == 1 or rng.random() >= self.keyword_captions:
@@ -97,6 +101,15 @@ def random_crop_box(
     w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
     left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
     return left, top, left + w, top + h
+
+
+def jitter_colours(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] with a random gain and shift of each channel, so that no colour is a giveaway."""
+    if strength == 0:
+        return images
+    gain = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, (len(images), 3, 1, 1))).float()
+    shift = torch.from_numpy(rng.uniform(-strength / 3, strength / 3, (len(images), 3, 1, 1))).float()
+    return images.mul_(gain).add_(shift).clamp_(0, 1)
 
 
 def caption_variants(sample: Sample, rng: np.random.Generator) -> list[str]:

@@ -29,6 +29,7 @@ class TrainSettings:
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         clip_norm: the gradient's norm is cut to this.
         min_crop: smallest share of the picture's area that RandomResizedCrop keeps.
+        jitter: half-width of the random gain of each colour channel.
         keyword_captions: how often a caption carries some of the sample's keywords, where it has any.
         image_size: pixels; the preset's if None.
         context_length: tokens per text; the preset's if None.
@@ -48,7 +49,8 @@ class TrainSettings:
     beta2: float = 0.98
     warmup_steps: int = 100
     clip_norm: float = 1.0
-    min_crop: float = 0.5
+    min_crop: float = 0.35
+    jitter: float = 0.3
     keyword_captions: float = 0.3
     image_size: int | None = None
     context_length: int | None = None
@@ -75,6 +77,8 @@ class TrainSettings:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop must be in (0, 1], got {self.min_crop}")
+        if not 0 <= self.jitter < 1:
+            raise UserError(f"jitter must be in [0, 1), got {self.jitter}")
 
 
 def load_settings(path: str | Path, **overrides: Any) -> TrainSettings:

@@ -20,7 +20,7 @@ import mcliplib
 from mcliplib import UserError
 from mcliplib.data import Sample
 from mcliplib.train import TrainSettings, load_settings, train
-from mcliplib.train.batches import PairBatches, random_crop_box
+from mcliplib.train.batches import PairBatches, jitter_colours, random_crop_box
 from mcliplib.train.metrics import read_metrics
 from mcliplib.train.schedule import warmup_cosine
 from mcliplib.train.settings import settings_from
@@ -147,6 +147,28 @@ def test_crops_stay_inside(width, height, area, seed):
     assert (right - left) * (bottom - top) <= width * height + 1e-6
 
 
+def test_jitter_moves_colours_and_stays_in_range():
+    images = torch.full((64, 3, 2, 2), 0.9)
+    moved = jitter_colours(images.clone(), np.random.default_rng(0), 0.3)
+    assert moved.min() >= 0
+    assert moved.max() == 1
+    assert moved.std(dim=0).mean() > 0.05
+    assert torch.equal(moved[:, :, :1, :1].expand_as(moved), moved)  # one gain and shift a channel
+    assert torch.equal(jitter_colours(images, np.random.default_rng(0), 0.0), images)
+
+
+def test_half_of_the_pictures_are_mirrored():
+    left_half = Image.new("RGB", (40, 40), "white")
+    left_half.paste("black", (0, 0, 20, 40))
+    samples = [Sample(str(i), left_half, "half", {}) for i in range(64)]
+    batches = PairBatches(
+        samples, mcliplib.get_tokenizer("mobileclip_nano"), image_size=32, batch_size=64, seed=0, min_crop=1.0
+    )
+    pixels = batches(0).pixels
+    dark_left = (pixels[:, 0, :, :4].mean(dim=(1, 2)) < pixels[:, 0, :, -4:].mean(dim=(1, 2))).sum()
+    assert 16 < dark_left < 48
+
+
 def test_schedule():
     rates = [warmup_cosine(step, peak=2.0, warmup_steps=4, steps=20) for step in range(21)]
     assert rates[0] == 0.5
@@ -180,6 +202,7 @@ def test_settings_survive_yaml(tmp_path):
         ("preset: mobileclip_s9", "unknown model 'mobileclip_s9'"),
         ("dtype: int8", "unknown dtype 'int8'"),
         ("min_crop: 0", "min_crop must be in"),
+        ("jitter: 1", "jitter must be in"),
         ("[1, 2", "is not YAML"),
         ("- 1", "must hold `field: value` lines"),
     ],
