@@ -39,6 +39,7 @@ class PairBatches:
         batch_size: pairs in a batch; at most `len(samples)`.
         seed: of order, crops and captions.
         min_crop: smallest share of the area kept by RandomResizedCrop (aspect ratio 3/4 to 4/3).
+        mirror: how often a crop is mirrored left to right.
         jitter: half-width of the random gain of each colour channel; a third of it is the random shift.
         keyword_captions: how often a caption carries keywords, where the sample has any.
     """
@@ -52,13 +53,15 @@ class PairBatches:
         batch_size: int,
         seed: int,
         min_crop: float = 0.5,
+        mirror: float = 0.0,
         jitter: float = 0.0,
         keyword_captions: float = 0.5,
     ) -> None:
         if batch_size > len(samples):
             raise ValueError(f"batch_size {batch_size} is more than the {len(samples)} samples there are")
         self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
-        self.min_crop, self.jitter, self.keyword_captions = min_crop, jitter, keyword_captions
+        self.min_crop, self.mirror, self.jitter = min_crop, mirror, jitter
+        self.keyword_captions = keyword_captions
         rng = np.random.default_rng([seed, 0])
         variants = [caption_variants(sample, rng) for sample in samples]
         self._tokens = [tokenizer(texts) for texts in variants]
@@ -83,7 +86,7 @@ class PairBatches:
         box = random_crop_box(image.size, rng, self.min_crop)
         size = (self.image_size, self.image_size)
         crop = np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
-        return crop[:, ::-1] if rng.random() < 0.5 else crop
+        return crop[:, ::-1] if rng.random() < self.mirror else crop
 
     def _caption(self, tokens: Tensor, rng: np.random.Generator) -> Tensor:
         if len(tokens) == 1 or rng.random() >= self.keyword_captions:

@@ -29,6 +29,7 @@ class TrainSettings:
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         clip_norm: the gradient's norm is cut to this.
         min_crop: smallest share of the picture's area that RandomResizedCrop keeps.
+        mirror: how often a crop is mirrored left to right.
         jitter: half-width of the random gain of each colour channel.
         keyword_captions: how often a caption carries some of the sample's keywords, where it has any.
         image_size: pixels; the preset's if None.
@@ -42,16 +43,17 @@ class TrainSettings:
 
     preset: str = "mobileclip_nano"
     data: tuple[str, ...] = ("train",)
-    samples: int = 190_000
+    samples: int = 205_000
     batch_size: int = 128
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.2
     beta2: float = 0.98
     warmup_steps: int = 100
     clip_norm: float = 1.0
-    min_crop: float = 0.35
-    jitter: float = 0.3
-    keyword_captions: float = 0.3
+    min_crop: float = 0.6
+    mirror: float = 0.0
+    jitter: float = 0.0
+    keyword_captions: float = 0.2
     image_size: int | None = None
     context_length: int | None = None
     restrict_vocab: bool = True

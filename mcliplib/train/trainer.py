@@ -97,6 +97,7 @@ def _batches(settings: TrainSettings, model: MobileCLIP, samples: list[Sample]) 
         batch_size=settings.batch_size,
         seed=settings.seed,
         min_crop=settings.min_crop,
+        mirror=settings.mirror,
         jitter=settings.jitter,
         keyword_captions=settings.keyword_captions,
     )

@@ -157,16 +157,16 @@ def test_jitter_moves_colours_and_stays_in_range():
     assert torch.equal(jitter_colours(images, np.random.default_rng(0), 0.0), images)
 
 
-def test_half_of_the_pictures_are_mirrored():
+@pytest.mark.parametrize(("mirror", "low", "high"), [(0.0, 0, 0), (0.5, 16, 48), (1.0, 64, 64)])
+def test_pictures_are_mirrored_as_often_as_asked(mirror, low, high):
     left_half = Image.new("RGB", (40, 40), "white")
     left_half.paste("black", (0, 0, 20, 40))
     samples = [Sample(str(i), left_half, "half", {}) for i in range(64)]
-    batches = PairBatches(
-        samples, mcliplib.get_tokenizer("mobileclip_nano"), image_size=32, batch_size=64, seed=0, min_crop=1.0
-    )
+    tokenizer = mcliplib.get_tokenizer("mobileclip_nano")
+    batches = PairBatches(samples, tokenizer, image_size=32, batch_size=64, seed=0, min_crop=1.0, mirror=mirror)
     pixels = batches(0).pixels
-    dark_left = (pixels[:, 0, :, :4].mean(dim=(1, 2)) < pixels[:, 0, :, -4:].mean(dim=(1, 2))).sum()
-    assert 16 < dark_left < 48
+    dark_right = (pixels[:, 0, :, :4].mean(dim=(1, 2)) > pixels[:, 0, :, -4:].mean(dim=(1, 2))).sum()
+    assert low <= dark_right <= high
 
 
 def test_schedule():
