@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,17 @@ def test_the_lock_is_closed() -> None:
             if wanted and canonicalize_name(need.name) not in LOCK:
                 missing.add(f"{name} needs {need.name}")
     assert missing == set()
+
+
+def test_the_lock_installs_on_the_oldest_python() -> None:
+    """Not only on this one: a distribution may ask for a later patch release than the oldest 3.11 in use."""
+    asking = {
+        item.metadata["Name"]: item.metadata["Requires-Python"]
+        for item in metadata.distributions()
+        if canonicalize_name(item.metadata["Name"]) in LOCK and item.metadata["Requires-Python"]
+    }
+    assert len(asking) > 100
+    assert {name: needs for name, needs in asking.items() if not SpecifierSet(needs).contains("3.11.0")} == {}
 
 
 def test_conda_users_get_the_same_packages() -> None:
