@@ -131,15 +131,6 @@ def names(directory: Path | str | None = None) -> list[str]:
     return sorted(path.stem for path in folder(directory).glob("*.json"))
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as one mapping from dotted paths."""
-    flat: dict[str, Any] = {}
-    for key, item in values.items():
-        path = f"{prefix}{key}"
-        flat |= flatten(item, f"{path}.") if isinstance(item, Mapping) else {path: item}
-    return flat
-
-
 def current_commit() -> str:
     """The checkout's commit, with `-dirty` after it if tracked files differ from it; `unknown` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

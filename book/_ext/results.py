@@ -1,6 +1,5 @@
 """Numbers that come from `data/results`: a role for prose, a directive for the page that lists them all."""
 
-import json
 from typing import Any
 
 from docutils import nodes
@@ -14,6 +13,7 @@ from mcliplib import results
 from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)
+SCORE = {"value", "low", "high", "n"}  # what `Score.record` writes
 
 
 class ResultRole(SphinxRole):
@@ -50,7 +50,7 @@ class AllResults(SphinxDirective):
         section += nodes.title(text=name)
         self._register(name)
         section += nodes.literal_block(content["command"], content["command"], language="bash")
-        section += table(["value", "measured", "unit"], value_rows(content))
+        section += table(["value", "measured", "unit, or how sure"], value_rows(content))
         section += nodes.paragraph(text=provenance(content))
         return section
 
@@ -67,10 +67,28 @@ def label(name: str) -> str:
 def value_rows(content: dict[str, Any]) -> list[list[str]]:
     unit = content["unit"]
     rows = []
-    for path, found in results.flatten(content["values"]).items():
+    for path, found in leaves(content["values"]):
         own = unit if isinstance(unit, str) else unit.get(path, unit.get(path.partition(".")[0], ""))
-        rows.append([path, f"{found:.4g}" if isinstance(found, float) else json.dumps(found).strip('"'), own])
+        rows.append([path, *(shown_score(found) if isinstance(found, dict) else (shown(found), own))])
     return rows
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The values by dotted path; a score with its interval stays one value."""
+    found: list[tuple[str, Any]] = []
+    for key, item in values.items():
+        nested = isinstance(item, dict) and set(item) != SCORE
+        found += leaves(item, f"{prefix}{key}.") if nested else [(prefix + key, item)]
+    return found
+
+
+def shown(found: Any) -> str:
+    return f"{found:,.4g}" if isinstance(found, float) else f"{found:,}" if isinstance(found, int) else str(found)
+
+
+def shown_score(found: dict[str, float]) -> tuple[str, str]:
+    interval = f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+    return f"{100 * found['value']:.1f}%", f"95% interval {interval}, n = {found['n']:,}"
 
 
 def provenance(content: dict[str, Any]) -> str:
