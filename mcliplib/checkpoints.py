@@ -135,6 +135,8 @@ def _check_keys(model: MobileCLIP, tensors: dict[str, Tensor], header: dict[str,
         for label, names in (("missing", missing), ("unknown", unknown), ("wrong shape", shapes))
         if names
     ]
+    if "config" in header and config_from_json(header["config"]).vocab != model.config.vocab:
+        faults.append("its token ids stand for other tokens")
     if faults:
         raise UserError(
             f"{path}: does not fit {model.config.name}; {_likely_cause(model, header)}; {'; '.join(faults)}"

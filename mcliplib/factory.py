@@ -1,12 +1,13 @@
 """The functions most people start from: a model, its tokenizer, its preprocessing, by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from mcliplib.checkpoints import load_checkpoint, load_model
+from mcliplib.checkpoints import load_model
 from mcliplib.errors import UserError
 from mcliplib.model import MobileCLIP, build
 from mcliplib.preprocess import preprocessor
@@ -26,24 +27,28 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: a .safetensors file from `save_checkpoint`; its own context length and vocabulary hold unless
-            others are given. None: random weights (seed them with `torch.manual_seed`).
+        pretrained: a .safetensors file from `save_checkpoint`, with its own context length and vocabulary.
+            None: random weights (seed them with `torch.manual_seed`).
         image_size: pixels the preprocessing makes; the preset's if None.
         context_length: tokens per text; the preset's if None.
         vocab: ascending CLIP ids to restrict the embedding to (`restrict_vocab`); all 49,408 if None.
 
     Raises:
         ValueError: no preset has this name.
-        UserError: `pretrained` is missing, broken or holds another model.
+        UserError: `pretrained` is missing, broken, or holds another model, context length or vocabulary.
     """
     config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
     if pretrained is None:
         return build(config).eval()
-    if context_length is not None or vocab is not None or image_size is not None:
-        return load_checkpoint(build(config).eval(), pretrained)
     model = load_model(pretrained)
-    if model.config.name != name:
-        raise UserError(f"{pretrained}: holds {model.config.name}, not {name}")
+    saved = model.config
+    if saved.name != name:
+        raise UserError(f"{pretrained}: holds {saved.name}, not {name}")
+    if context_length not in (None, saved.text.context_length) or (vocab is not None and vocab != saved.vocab):
+        raise UserError(f"{pretrained}: has {saved.text.context_length} tokens and a vocabulary of its own; "
+                        f"leave context_length and vocab out")  # fmt: skip
+    if image_size is not None:
+        model.config = replace(saved, image=replace(saved.image, image_size=image_size))
     return model
 
 

@@ -95,7 +95,11 @@ class MobileCLIP(nn.Module):
             ValueError: the tensor is not such a batch, or holds an id outside the vocabulary.
         """
         self._check_tokens(tokens)
-        features = self.text_encoder(tokens)
+        try:
+            features = self.text_encoder(tokens)
+        except IndexError as error:
+            size = self.config.text.vocab_size
+            raise ValueError(f"tokens must be ids below {size}; use mcliplib.get_tokenizer(model)") from error
         return nn.functional.normalize(features, dim=-1) if normalize else features
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Features:

@@ -45,8 +45,7 @@ def record(
     Raises:
         UserError: the name is not usable, or a value cannot be written as JSON.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"result name {name!r}: use lower-case letters, digits, '_' and '-'")
+    check_name(name)
     content = {
         "values": dict(values),
         "unit": unit if isinstance(unit, str) else dict(unit),
@@ -63,6 +62,12 @@ def record(
     except (TypeError, ValueError) as error:
         raise UserError(f"result {name}: not writable as JSON ({error})") from error
     return _write_whole(folder(directory) / f"{name}.json", text)
+
+
+def check_name(name: str) -> None:
+    """Raises a UserError where `name` cannot be a record's."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"result name {name!r}: use lower-case letters, digits, '_' and '-'")
 
 
 def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def checkpoint(tmp_path_factory):
         (["evaluate", "--model", "{tmp}/gone.safetensors"], "gone.safetensors: no such file"),
         (["evaluate", "--model", "{checkpoint}", "--suite", "imagenet"], "no data set 'imagenet'"),
         (["evaluate", "--model", "{checkpoint}", "--output", "{tmp}/no/where.json"], "no such folder for --output"),
+        (["evaluate", "--model", "{checkpoint}", "--output", "{tmp}"], "is a folder"),
+        (["evaluate", "--model", "{checkpoint}", "--suite", "gcompris-train"], "has no evaluation task"),
+        (["train", "--output", "{checkpoint}", "--data", "gcompris-train"], "cannot be a folder"),
+        (["train", "--output", "{tmp}", "--record", "Bad Name"], "use lower-case letters"),
+        (["data", "show", "gcompris-train", "--output", "{tmp}/a.foo"], "a contact sheet is a .png"),
     ],
 )
 def test_bad_input_is_one_line_and_a_failure(arguments, message, tmp_path, checkpoint, capsys):

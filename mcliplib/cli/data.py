@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplib.data import registry
+from mcliplib.errors import UserError
 
 _SAMPLES_ON_SHEET = 64
 
@@ -55,6 +56,8 @@ def run_show(args: argparse.Namespace) -> None:
     registry.get_card(args.name)  # an unknown name ends here, with the known ones
     print((registry.data_root() / args.name / "README.md").read_text(encoding="utf-8"))
     output: Path = args.output or Path(f"{args.name}.png")
+    if output.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
+        raise UserError(f"{output}: a contact sheet is a .png, .jpg, .pdf or .svg file")
     figure = contact_sheet(spread(registry.load_samples(args.name), args.count))
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=100)

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output is not None and not args.output.parent.is_dir():
         raise UserError(f"{args.output.parent}: no such folder for --output")
+    if args.output is not None and args.output.is_dir():
+        raise UserError(f"{args.output}: is a folder; name a file for --output")
     model = load_model(args.model)
     scores = evaluate_suite(model, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
     print(table(scores))

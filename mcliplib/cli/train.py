@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from mcliplib.results import check_name
 from mcliplib.train.settings import TrainSettings, load_settings, settings_from
 
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = [field.name for field in dataclasses.fields(TrainSettings)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.record:
+        check_name(args.record)  # before hours are spent on what could not be written
     settings = load_settings(args.config, **given) if args.config else settings_from(given, "command line")
     result = train(settings, args.output, resume=args.resume == "auto")
     print(f"{result.checkpoint}: loss {result.loss:.3f} after {settings.samples:,} pairs in {result.seconds:.0f} s")

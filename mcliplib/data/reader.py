@@ -98,7 +98,8 @@ def _to_sample(raw: dict[str, Any], max_pixels: int) -> Sample:
         meta = json.loads(raw.get("json", b"{}"))
     except ValueError as error:
         raise _BadSampleError("bad metadata") from error
-    if not isinstance(meta, dict):
+    keywords = meta.get("keywords", []) if isinstance(meta, dict) else None
+    if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         raise _BadSampleError("bad metadata")
     try:
         image = decode_image(payload, max_pixels=max_pixels)

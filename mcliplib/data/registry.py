@@ -47,7 +47,8 @@ def get_card(name: str) -> Card:
     """The machine-readable card of one set.
 
     Keys: name, title, role, licence, sources, count, shards, image_size, tasks, how_built, limits, ... A zero-shot
-    task is `{"kind": "zero-shot", "label_field": F, "classes": [...]}`: the label of a sample is `sample.meta[F]`.
+    task is `{"kind": "zero-shot", "label_field": F, "classes": [...], "photos": bool}`: the label of a sample is
+    `sample.meta[F]`, and `photos` tells prompts what to call the pictures.
 
     Raises:
         UserError: there is no such set.

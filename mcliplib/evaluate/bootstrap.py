@@ -24,6 +24,9 @@ class Score(float):
         score.low, score.high, score.n = low, high, n
         return score
 
+    def __getnewargs__(self) -> tuple[float, float, float, int]:  # type: ignore[override]
+        return float(self), self.low, self.high, self.n
+
     def __repr__(self) -> str:
         return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n})"
 

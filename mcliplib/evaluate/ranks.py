@@ -11,7 +11,7 @@ def first_right_rank(
     """How many wrong candidates stand before each query's best right one; 0 is a hit at 1.
 
     A wrong candidate with the same similarity counts as standing before it: a model that maps everything to one
-    point scores 0, not 1.
+    point scores 0, not 1. So does a similarity that is no number.
     """
     best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return ((similarity >= best) & ~right).sum(dim=1)
+    return (~(similarity < best) & ~right).sum(dim=1)

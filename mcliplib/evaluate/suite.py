@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import Sample, get_card, list_datasets, load_samples
+from mcliplib.errors import UserError
 from mcliplib.evaluate.bootstrap import Score
 from mcliplib.evaluate.retrieval import Retrieval, retrieval
 from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, ZeroShot, class_features, zero_shot
@@ -22,11 +23,12 @@ def suite_datasets(suite: str) -> list[str]:
     """The evaluation sets of a suite: "mini" is all of them; a set's own name is a suite of one.
 
     Raises:
-        UserError: neither a suite nor a data set.
+        UserError: neither a suite nor a data set with tasks.
     """
     if suite in SUITES:
         return list_datasets("eval")
-    get_card(suite)
+    if not get_card(suite)["tasks"]:
+        raise UserError(f"{suite} has no evaluation task; those that have: {', '.join(list_datasets('eval'))}")
     return [suite]
 
 
@@ -76,7 +78,7 @@ def text_features(model: MobileCLIP, texts: Sequence[str]) -> Tensor:
 def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
     """A result's scores by flat names: top1, top5; image_to_text_r1, ..., text_to_image_r10."""
     if isinstance(result, ZeroShot):
-        return result._asdict()
+        return {"top1": result.top1} if result.classes <= 5 else {"top1": result.top1, "top5": result.top5}
     ways = result._asdict().items()
     return {f"{way}_r{depth}": value for way, recalls in ways for depth, value in recalls.items()}
 
@@ -91,7 +93,7 @@ def _evaluate(
         return retrieval(features, text_features(model, texts), pairs)
     classes = spec["classes"]
     labels = torch.tensor([classes.index(sample.meta[spec["label_field"]]) for sample in samples])
-    templates = PHOTO_TEMPLATES if spec.get("photos") else DRAWING_TEMPLATES
+    templates = PHOTO_TEMPLATES if spec["photos"] else DRAWING_TEMPLATES
     return zero_shot(features, class_features(model, get_tokenizer(model), classes, templates), labels)
 
 

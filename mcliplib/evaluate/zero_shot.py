@@ -20,6 +20,7 @@ class ZeroShot(NamedTuple):
 
     top1: Score
     top5: Score
+    classes: int  # with five or fewer, top5 says nothing
 
 
 def zero_shot(image_features: Tensor, class_features: Tensor, labels: Tensor) -> ZeroShot:
@@ -43,7 +44,7 @@ def zero_shot(image_features: Tensor, class_features: Tensor, labels: Tensor) ->
         raise ValueError(f"labels must be in 0..{len(class_features) - 1}")
     right = torch.nn.functional.one_hot(labels, len(class_features)).bool()
     ranks = first_right_rank(image_features @ class_features.T, right)
-    return ZeroShot(score(ranks < 1), score(ranks < 5))
+    return ZeroShot(score(ranks < 1), score(ranks < 5), len(class_features))
 
 
 @torch.inference_mode()

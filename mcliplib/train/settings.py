@@ -12,6 +12,19 @@ from mcliplib.errors import UserError
 from mcliplib.presets import PRESETS
 
 DType = Literal["float32", "bfloat16"]
+LOWEST = {
+    "samples": 1,
+    "batch_size": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "clip_norm": 0,
+    "image_size": 32,
+    "context_length": 3,
+    "seed": 0,
+    "save_every": 1,
+    "log_every": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +85,11 @@ class TrainSettings:
             raise UserError(f"unknown model {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.dtype not in get_args(DType):
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(get_args(DType))}")
-        for name in ("samples", "batch_size", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, low in LOWEST.items():
+            if getattr(self, name) is not None and getattr(self, name) < low:
+                raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if not 0 <= self.beta2 < 1:
+            raise UserError(f"beta2 must be in [0, 1), got {self.beta2}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
         if not 0 < self.min_crop <= 1:

@@ -1,14 +1,17 @@
 """The state that a run resumes from: one file, replaced as a whole."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.train.settings import TrainSettings
 
@@ -20,29 +23,47 @@ class Resumed(NamedTuple):
 
     step: int  # steps taken
     seconds: float  # time spent on them
+    loss: float  # of the last one
+
+
+def data_digest(samples: Sequence[Sample]) -> str:
+    """A hash of keys and texts in order: what the vocabulary and the order of the batches depend on."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr((sample.key, sample.caption, sample.meta.get("keywords"))).encode())
+    return digest.hexdigest()
 
 
 def save_state(
-    directory: Path, settings: TrainSettings, model: nn.Module, optimizer: torch.optim.Optimizer, at: Resumed
+    directory: Path,
+    settings: TrainSettings,
+    digest: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    at: Resumed,
 ) -> None:
     """Write weights, optimizer and position; a crash leaves the earlier file."""
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
+        "data": digest,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": at.step,
         "seconds": at.seconds,
+        "loss": at.loss,
     }
     temporary = directory / (STATE_FILE + ".tmp")
     torch.save(state, temporary)
     temporary.replace(directory / STATE_FILE)
 
 
-def load_state(directory: Path, settings: TrainSettings, model: nn.Module, optimizer: torch.optim.Optimizer) -> Resumed:
+def load_state(
+    directory: Path, settings: TrainSettings, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Resumed:
     """Continue from the folder's state.
 
     Raises:
-        UserError: the file is broken, or belongs to a run with other settings (which ones is said).
+        UserError: the file is broken, or belongs to a run with other settings (which ones is said) or other data.
     """
     path = directory / STATE_FILE
     try:
@@ -54,6 +75,8 @@ def load_state(directory: Path, settings: TrainSettings, model: nn.Module, optim
     changed = [f"{name} was {saved.get(name)!r}" for name in wanted if saved.get(name) != wanted[name]]
     if changed:
         raise UserError(f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output")
+    if state["data"] != digest:
+        raise UserError(f"{path}: belongs to a run on other data under the same names; choose another --output")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return Resumed(state["step"], state["seconds"])
+    return Resumed(state["step"], state["seconds"], state["loss"])

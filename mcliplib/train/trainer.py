@@ -21,7 +21,7 @@ from mcliplib.train.batches import Batch, PairBatches
 from mcliplib.train.metrics import Metrics
 from mcliplib.train.schedule import warmup_cosine
 from mcliplib.train.settings import TrainSettings
-from mcliplib.train.state import STATE_FILE, Resumed, load_state, save_state
+from mcliplib.train.state import STATE_FILE, Resumed, data_digest, load_state, save_state
 
 MODEL_FILE = "model.safetensors"
 log = logging.getLogger(__name__)
@@ -51,15 +51,18 @@ def train(
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
     """
     directory = Path(output)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be a folder for the run ({error.strerror})") from error
     if (directory / STATE_FILE).exists() and not resume:
         raise UserError(f"{directory}: holds a run already; give --resume auto to continue it, or another --output")
     samples = load_samples(settings.data) if samples is None else samples
     model = _new_model(settings, samples)
     optimizer = _new_optimizer(settings, model)
-    at = Resumed(0, 0.0)
+    at = Resumed(0, 0.0, math.nan)
     if (directory / STATE_FILE).exists():
-        at = load_state(directory, settings, model, optimizer)
+        at = load_state(directory, settings, data_digest(samples), model, optimizer)
         log.info("continuing at step %d of %d", at.step, settings.steps)
     loss, seconds = _run(settings, directory, model, optimizer, _batches(settings, model, samples), at)
     path = directory / MODEL_FILE
@@ -111,24 +114,22 @@ def _run(
     batches: PairBatches,
     at: Resumed,
 ) -> tuple[float, float]:
+    digest = data_digest(batches.samples)
     metrics = Metrics(directory, from_step=at.step)
-    started, loss = time.perf_counter() - at.seconds, math.nan
+    started, loss = time.perf_counter() - at.seconds, at.loss
     progress = tqdm(total=settings.samples, initial=at.step * settings.batch_size, unit="pair", mininterval=1.0)
     try:
         for step in range(at.step, settings.steps):
             rate = _set_rate(settings, optimizer, step)
             loss = train_step(settings, model, optimizer, batches(step), step)
             seconds = time.perf_counter() - started
-            if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {step}; {directory / STATE_FILE} is from before it; "
-                                f"lower --learning-rate")  # fmt: skip
             progress.update(settings.batch_size)
             progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
             if step % settings.log_every == 0 or step + 1 == settings.steps:
                 scale = model.scale.item()
                 metrics.log(step, {"loss": loss, "learning_rate": rate, "logit_scale": scale, "seconds": seconds})
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                save_state(directory, settings, model, optimizer, Resumed(step + 1, seconds))
+                save_state(directory, settings, digest, model, optimizer, Resumed(step + 1, seconds, loss))
     finally:
         progress.close()
         metrics.close()
@@ -145,13 +146,22 @@ def _set_rate(settings: TrainSettings, optimizer: torch.optim.Optimizer, step: i
 def train_step(
     settings: TrainSettings, model: MobileCLIP, optimizer: torch.optim.Optimizer, batch: Batch, step: int
 ) -> float:
-    """One step of gradient descent on a batch; returns the loss before it."""
+    """One step of gradient descent on a batch; returns the loss before it.
+
+    Raises:
+        UserError: the loss or its gradient is not a number; the weights are still those before the step.
+    """
     torch.manual_seed(settings.seed * 1_000_003 + step)  # drop path draws from torch's own generator
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bfloat16"):
         features = model(batch.pixels, batch.tokens)
     loss = clip_loss(features.image.float(), features.text.float(), features.logit_scale)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise UserError(
+            f"loss {loss.item()}, gradient norm {norm.item()} at step {step}: the run has diverged; "
+            f"start anew in another --output with a lower --learning-rate"
+        )
     optimizer.step()
     return loss.item()

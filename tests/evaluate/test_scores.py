@@ -1,5 +1,8 @@
 """Zero-shot and retrieval on features whose scores can be told by hand."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +14,7 @@ from mcliplib.evaluate.bootstrap import score
 
 def test_perfect_and_wrong_classification():
     eye = torch.eye(6)
-    assert zero_shot(eye, eye, torch.arange(6)) == (1.0, 1.0)
+    assert zero_shot(eye, eye, torch.arange(6)) == (1.0, 1.0, 6)
     shifted = zero_shot(eye, eye, (torch.arange(6) + 1) % 6)
     assert shifted.top1 == 0.0
 
@@ -26,6 +29,18 @@ def test_a_constant_model_scores_nothing():
     """Ties count against the model, so a collapsed one is not taken for a perfect one."""
     assert zero_shot(torch.ones(8, 4), torch.ones(8, 4), torch.arange(8)).top1 == 0
     assert retrieval(torch.ones(8, 4), torch.ones(8, 4)).image_to_text[1] == 0
+
+
+def test_features_that_are_no_numbers_score_nothing():
+    broken = torch.full((8, 4), torch.nan)
+    assert zero_shot(broken, broken, torch.arange(8)).top1 == 0
+    assert retrieval(broken, broken).text_to_image[1] == 0
+
+
+def test_a_score_can_be_copied_and_sent():
+    before = score(torch.arange(50) < 10)
+    for after in (copy.deepcopy(before), pickle.loads(pickle.dumps(before))):
+        assert (float(after), after.low, after.high, after.n) == (float(before), before.low, before.high, before.n)
 
 
 def test_retrieval_by_hand():

@@ -65,6 +65,20 @@ def test_other_settings_are_named(file):
         mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano"), file)
 
 
+def test_another_vocabulary_of_the_same_size_is_refused(file, vocab):
+    other = mcliplib.restrict_vocab(["a blue house"])
+    assert len(other) == len(vocab)
+    with pytest.raises(UserError, match="its token ids stand for other tokens"):
+        mcliplib.load_checkpoint(mcliplib.create_model("mobileclip_nano", vocab=other, context_length=12), file)
+
+
+def test_pretrained_at_another_image_size(file):
+    loaded = mcliplib.create_model("mobileclip_nano", pretrained=file, image_size=96)
+    assert loaded.config.image.image_size == 96
+    with pytest.raises(UserError, match="leave context_length and vocab out"):
+        mcliplib.create_model("mobileclip_nano", pretrained=file, context_length=20)
+
+
 def test_other_model_is_named(file):
     with pytest.raises(UserError, match="holds mobileclip_nano, not mobileclip_s0"):
         mcliplib.create_model("mobileclip_s0", pretrained=file)

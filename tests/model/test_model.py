@@ -1,5 +1,6 @@
 """The contract: names, shapes, parameter counts, errors."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -103,6 +104,20 @@ def test_wrong_pixels_are_refused(nano, pixels, message):
 def test_wrong_tokens_are_refused(nano, tokens):
     with pytest.raises(ValueError, match=r"integers of shape \[B, 16\].*get_tokenizer"):
         nano.encode_text(tokens)
+
+
+@pytest.mark.parametrize("token", [60000, -1])
+def test_ids_outside_the_vocabulary_are_refused(nano, token):
+    with pytest.raises(ValueError, match="tokens must be ids below 49408"):
+        nano.encode_text(torch.full((1, 16), token))
+
+
+def test_sixteen_bit_pictures_keep_their_shades():
+    ramp = Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16))
+    pixels = mcliplib.get_preprocess("mobileclip_nano")(ramp)
+    assert pixels.mean().item() == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match="floating-point"):
+        mcliplib.get_preprocess("mobileclip_nano")(Image.new("F", (64, 64), 0.5))
 
 
 def test_unknown_name_lists_the_known():

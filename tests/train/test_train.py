@@ -93,6 +93,37 @@ def test_resuming_a_finished_run_changes_nothing(samples, tmp_path):
     first = train(TINY, tmp_path, samples=samples)
     again = train(TINY, tmp_path, resume=True, samples=samples)
     assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(again), strict=True))
+    assert again.loss == first.loss
+
+
+def test_other_data_under_the_same_name_is_refused(samples, tmp_path):
+    train(TINY, tmp_path, samples=samples)
+    changed = [*samples[:-1], Sample("new", samples[-1].image, "a pink square", {})]
+    with pytest.raises(UserError, match="other data under the same names"):
+        train(TINY, tmp_path, resume=True, samples=changed)
+
+
+def test_a_gradient_that_is_no_number_leaves_the_last_good_state(samples, tmp_path, monkeypatch):
+    def poisoned(model):
+        def forward(pixels, tokens):
+            features = original(pixels, tokens)
+            if steps.pop():
+                features.image.register_hook(lambda gradient: gradient * torch.nan)
+            return features
+
+        original, steps = model.forward, [True, False, False, False, False]
+        model.forward = forward
+        return model
+
+    from mcliplib.train import trainer
+
+    new_model = trainer._new_model
+    monkeypatch.setattr(trainer, "_new_model", lambda *arguments: poisoned(new_model(*arguments)))
+    with pytest.raises(UserError, match="gradient norm nan at step 4: the run has diverged"):
+        train(TINY, tmp_path, samples=samples)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
 def test_another_run_is_not_overwritten(samples, tmp_path):
@@ -112,7 +143,7 @@ def test_a_broken_state_is_named(samples, tmp_path, content):
 
 def test_a_loss_that_is_no_number_stops_the_run(samples, tmp_path, monkeypatch):
     monkeypatch.setattr("mcliplib.train.trainer.clip_loss", lambda a, b, s: (a.sum() + b.sum()) * s * torch.nan)
-    with pytest.raises(UserError, match="the loss is nan at step 0"):
+    with pytest.raises(UserError, match="loss nan, gradient norm nan at step 0"):
         train(TINY, tmp_path, samples=samples)
 
 
@@ -203,6 +234,11 @@ def test_settings_survive_yaml(tmp_path):
         ("dtype: int8", "unknown dtype 'int8'"),
         ("min_crop: 0", "min_crop must be in"),
         ("jitter: 1", "jitter must be in"),
+        ("context_length: 2", "context_length must be at least 3"),
+        ("image_size: 16", "image_size must be at least 32"),
+        ("seed: -1", "seed must be at least 0"),
+        ("beta2: 1.5", "beta2 must be in"),
+        ("warmup_steps: -5", "warmup_steps must be at least 0"),
         ("[1, 2", "is not YAML"),
         ("- 1", "must hold `field: value` lines"),
     ],
@@ -241,6 +277,7 @@ def test_kill_9_and_resume_on_the_command_line(tmp_path):
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert (tmp_path / "cut" / "last.pt").exists()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut" / "model.safetensors").exists()

@@ -64,7 +64,7 @@ def make_card(
     tasks: dict[str, Any] = {"retrieval": {"kind": "retrieval"}} if info.retrieval else {}
     for task, label in info.labels.items():
         classes = sorted({draft.meta[label] for draft in drafts})
-        tasks[task] = {"kind": "zero-shot", "label_field": label, "classes": classes}
+        tasks[task] = {"kind": "zero-shot", "label_field": label, "classes": classes, "photos": info.photos}
     leak_rule = (
         "An evaluation image is dropped when it and a training image, both without their white margins, differ in at "
         f"most {HASH_LIMIT} of 63 bits of a perceptual hash and by at most {COLOUR_LIMIT} in colour (root mean square "

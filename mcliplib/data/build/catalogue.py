@@ -21,6 +21,7 @@ class Info:
     limits: tuple[str, ...]
     labels: dict[str, str] = field(default_factory=dict)
     retrieval: bool = False
+    photos: bool = False  # what prompts call the pictures
 
 
 CATALOGUE: dict[str, Info] = {
@@ -124,6 +125,7 @@ CATALOGUE: dict[str, Info] = {
         "Photographs of animals in nature and on farms, one name each. Licences differ by file: see ATTRIBUTION.tsv.",
         ("Under sixty photographs: one photograph is nearly two points of accuracy.",),
         labels={"animals": "concept"},
+        photos=True,
     ),
     "gcompris-activities": Info(
         "GCompris photographs by activity",
@@ -134,6 +136,7 @@ CATALOGUE: dict[str, Info] = {
         "activity they belong to, or by name.",
         ("Four activities: chance is 25%.", "Many photographs of one kind (hammers, fish) come from few authors."),
         labels={"activities": "category", "objects": "concept"},
+        photos=True,
     ),
     "art4apps": Info(
         "art4apps drawings",
