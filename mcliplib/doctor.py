@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING, Literal
 
 from mcliplib.errors import UserError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 State = Literal["OK", "WARN", "FAIL"]
 
@@ -83,7 +84,13 @@ def check_torchvision() -> Finding:
 
 def check_packages() -> Iterator[Finding]:
     """Each required distribution against the range in the package's metadata; the good ones share one line."""
-    needed = [Requirement(line) for line in metadata.requires("mcliplib") or []]
+    try:
+        from packaging.requirements import Requirement
+
+        needed = [Requirement(line) for line in metadata.requires("mcliplib") or []]
+    except (ImportError, metadata.PackageNotFoundError) as error:
+        yield Finding("packages", "FAIL", f"{error.name} is not installed", INSTALL_CURE)
+        return
     needed = [need for need in needed if need.marker is None or need.marker.evaluate({"extra": ""})]
     faults = [fault for need in needed if (fault := _package_fault(need))]
     if len(faults) < len(needed):
@@ -91,7 +98,7 @@ def check_packages() -> Iterator[Finding]:
     yield from faults
 
 
-def _package_fault(need: Requirement) -> Finding | None:
+def _package_fault(need: "Requirement") -> Finding | None:
     try:
         version = metadata.version(need.name)
     except metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def reparameterize(model: Module) -> Module:
-    """A new model in eval mode that computes the same function with fewer operations (MobileCLIP, section 4).
+    """A new model in eval mode that computes the same function with fewer operations (FastViT, section 3.2).
 
     Branches, BatchNorms, layer scales and the attention's scale are folded into convolutions and linear layers;
     `model` is untouched. A folded model folds to an equal one.
