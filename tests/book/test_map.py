@@ -6,7 +6,15 @@ import re
 import pytest
 from book_pages import BOOK, ROOT
 
-PACKAGES = ("mcliplib", "mcliplib.data", "mcliplib.evaluate", "mcliplib.layers", "mcliplib.train", "mcliplib.viz")
+PACKAGES = (
+    "mcliplib",
+    "mcliplib.data",
+    "mcliplib.evaluate",
+    "mcliplib.latency",
+    "mcliplib.layers",
+    "mcliplib.train",
+    "mcliplib.viz",
+)
 DOCUMENTED = set(re.findall(r"automodule:: (mcliplib\.[\w.]+)", (BOOK / "api.md").read_text()))
 
 

@@ -1,0 +1,147 @@
+"""`mcliplib benchmark latency`: how fast a model's towers run, against the other packages' towers."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mcliplib.errors import UserError
+from mcliplib.results import check_name
+
+if TYPE_CHECKING:
+    from mcliplib.latency import Comparison
+    from mcliplib.latency.peers import Peer
+    from mcliplib.model import MobileCLIP
+
+_TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
+
+
+def register(commands: Any) -> None:
+    """Add `benchmark` with its subcommands."""
+    parser = commands.add_parser("benchmark", help="measure speed on this machine")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _register_latency(actions)
+
+
+def _register_latency(actions: Any) -> None:
+    latency = actions.add_parser("latency", help="milliseconds of the towers, against other packages'")
+    latency.add_argument(
+        "--model", default="mobileclip_s0", help="a model's name or a .safetensors checkpoint (default: %(default)s)"
+    )
+    latency.add_argument("--tower", choices=[*_TOWERS, "both"], default="both", help="default: %(default)s")
+    latency.add_argument(
+        "--against", default="", metavar="PEERS", help="of timm (image) and open_clip (text), with commas between"
+    )
+    latency.add_argument("--tune", action="store_true", help="try every way of running the towers; takes minutes")
+    latency.add_argument("--roofline", action="store_true", help="also tell where the time goes, and the limits")
+    latency.add_argument("--rounds", type=int, default=30, help="interleaved runs of each (default: %(default)s)")
+    latency.add_argument("--threads", type=int, default=2, help="PyTorch's threads (default: %(default)s)")
+    latency.add_argument("--batch", type=int, default=1, help="images or texts at once (default: %(default)s)")
+    latency.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
+    latency.set_defaults(run=run_latency)
+
+
+def run_latency(args: argparse.Namespace) -> int:
+    """Measure, print one table for each tower, and record if wanted."""
+    from mcliplib.latency import WAYS, compare, report
+
+    _check(args)
+    start = time.perf_counter()
+    towers = [tower for tower in _TOWERS if args.tower in (tower, "both")]
+    peers = _peers(args.against, towers)
+    model = _model(args.model)
+    values: dict[str, Any] = {}
+    for tower in towers:
+        comparison = compare(
+            model,
+            tower,
+            peers=[peer for peer in peers if peer.tower == tower],
+            ways=WAYS if args.tune else WAYS[:1],
+            rounds=args.rounds,
+            threads=args.threads,
+            batch=args.batch,
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        print(report.table(comparison), flush=True)
+        values[tower] = report.values(comparison)
+        if args.roofline:
+            values |= _roofline(args, model, comparison, values[tower])
+    if args.record:
+        print(f"recorded in {_record(args, values, time.perf_counter() - start)}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("rounds", 2), ("threads", 1), ("batch", 1)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}")
+    if args.record:
+        check_name(args.record)  # before minutes are spent on what could not be written
+
+
+def _peers(against: str, towers: Sequence[str]) -> "list[Peer]":
+    from mcliplib.latency.peers import get_peer
+
+    peers = [get_peer(name.strip()) for name in against.split(",") if name.strip()]
+    for peer in peers:
+        if peer.tower not in towers:
+            raise UserError(f"{peer.name} is compared in the {peer.tower} tower only; add --tower {peer.tower}")
+    return peers
+
+
+def _model(name: str) -> "MobileCLIP":
+    """A checkpoint, or a preset with random weights."""
+    import torch
+
+    from mcliplib import create_model, list_models, load_model
+    from mcliplib.latency.inputs import SEED, enliven
+
+    if Path(name).suffix:
+        return load_model(name)
+    if name not in list_models():
+        raise UserError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    torch.manual_seed(SEED)
+    model = create_model(name)
+    enliven(model)
+    return model
+
+
+def _roofline(
+    args: argparse.Namespace, model: "MobileCLIP", comparison: "Comparison", values: dict[str, Any]
+) -> dict[str, Any]:
+    """Print and note where the eager folded tower's time goes; the machine's limits."""
+    from mcliplib.latency import machine, report, shares
+    from mcliplib.latency.inputs import example_for, tower_of
+    from mcliplib.latency.timing import using_threads
+    from mcliplib.reparam import reparameterize
+
+    with using_threads(args.threads):
+        limits = machine()
+        folded = reparameterize(tower_of(model, comparison.tower))
+        rows = shares(folded, example_for(model, comparison.tower, args.batch), limits)
+    print(report.shares_table(rows, limits), flush=True)
+    values["shares"] = report.share_values(rows)
+    return {"machine": limits._asdict()}
+
+
+def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
+    from mcliplib import results
+    from mcliplib.latency.inputs import SEED
+    from mcliplib.latency.report import UNITS
+
+    unit = {name: UNITS["machine"] if name == "machine" else UNITS["tower"] for name in values}
+    return results.record(
+        args.record, values, unit=unit, n=args.rounds, seeds=[SEED], command=_command_line(args), seconds=seconds
+    )
+
+
+def _command_line(args: argparse.Namespace) -> str:
+    parts = ["mcliplib", "benchmark", "latency", "--model", args.model, "--tower", args.tower]
+    parts += ["--against", args.against] if args.against else []
+    parts += [f"--{flag}" for flag in ("tune", "roofline") if getattr(args, flag)]
+    for name in ("rounds", "threads", "batch", "record"):
+        parts += [f"--{name}", str(getattr(args, name))]
+    return shlex.join(parts)

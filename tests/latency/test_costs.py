@@ -1,0 +1,46 @@
+"""Counted operations, and where the time goes."""
+
+import pytest
+import torch
+from torch import nn
+
+from mcliplib.latency import Machine, layer_costs, shares, tower_cost
+from mcliplib.layers import SelfAttention
+
+
+def test_a_convolutions_operations():
+    conv = nn.Conv2d(4, 6, 3, padding=1)
+    cost = tower_cost(conv, torch.rand(1, 4, 5, 7))
+    assert (cost.flops, cost.parameters) == (2 * 6 * 5 * 7 * 4 * 9, 6 * 4 * 9 + 6)
+
+
+def test_attention_is_counted():
+    batch, tokens, dim = 2, 5, 32
+    cost = tower_cost(SelfAttention(dim, head_dim=8, qkv_bias=True).eval(), torch.rand(batch, tokens, dim))
+    projections = 2 * batch * tokens * dim * 4 * dim
+    assert cost.flops == projections + 2 * (2 * batch * tokens * tokens * dim)
+
+
+def test_the_layers_add_up_to_the_tower():
+    tower = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    pixels = torch.rand(1, 3, 8, 8)
+    layers = layer_costs(tower, pixels)
+    assert [layer.name for layer in layers] == ["0", "3"]
+    assert sum(layer.flops for layer in layers) == tower_cost(tower, pixels).flops
+    assert sum(layer.parameters for layer in layers) == tower_cost(tower, pixels).parameters
+
+
+def test_shares_by_kind_of_operator():
+    tower = nn.Sequential(
+        nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.GELU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 2)
+    )
+    limits = Machine(gflops=1.0, gigabytes=1.0)
+    rows = {row.kind: row for row in shares(tower, torch.rand(1, 4, 6, 6), limits, repeats=2)}
+    assert {kind: row.calls for kind, row in rows.items()} == {
+        "depthwise convolution": 1, "1x1 convolution": 1, "other convolution": 1, "GELU": 1, "matrix product": 1,
+    }  # fmt: skip
+    gelu = 8 * 4 * 4 * 4 * 2  # bytes of [1, 8, 4, 4] in float32, read and written
+    assert rows["GELU"].megabytes == pytest.approx(gelu / 1e6)
+    assert rows["GELU"].bound == pytest.approx(gelu / 1e9 * 1e3)
+    assert rows["other convolution"].gflop == pytest.approx(2 * 8 * 8 * 9 * 2 * 2 / 1e9)
+    assert all(row.milliseconds > 0 for row in rows.values())
