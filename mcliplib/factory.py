@@ -7,8 +7,9 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from mcliplib.checkpoints import load_model
+from mcliplib.checkpoints import is_ours, load_checkpoint, load_model
 from mcliplib.errors import UserError
+from mcliplib.hub import PREFIX, fetch
 from mcliplib.model import MobileCLIP, build
 from mcliplib.preprocess import preprocessor
 from mcliplib.presets import get_config
@@ -27,7 +28,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: a .safetensors file from `save_checkpoint`, with its own context length and vocabulary.
+        pretrained: a checkpoint's path (a released `mobileclip_*.pt`, open_clip's, or ours: `load_checkpoint` tells
+            them apart), or `hf-hub:apple/MobileCLIP-S0`. Ours bring their own context length and vocabulary.
             None: random weights (seed them with `torch.manual_seed`).
         image_size: pixels the preprocessing makes; the preset's if None.
         context_length: tokens per text; the preset's if None.
@@ -35,17 +37,20 @@ def create_model(
 
     Raises:
         ValueError: no preset has this name.
-        UserError: `pretrained` is missing, broken, or holds another model, context length or vocabulary.
+        UserError: `pretrained` is missing, out of reach, broken, or holds another model, context length or vocabulary.
     """
     config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
     if pretrained is None:
         return build(config).eval()
-    model = load_model(pretrained)
+    path = fetch(pretrained, name) if isinstance(pretrained, str) and pretrained.startswith(PREFIX) else pretrained
+    if not is_ours(path):
+        return load_checkpoint(build(config).eval(), path)
+    model = load_model(path)
     saved = model.config
     if saved.name != name:
-        raise UserError(f"{pretrained}: holds {saved.name}, not {name}")
+        raise UserError(f"{path}: holds {saved.name}, not {name}")
     if context_length not in (None, saved.text.context_length) or (vocab is not None and vocab != saved.vocab):
-        raise UserError(f"{pretrained}: has {saved.text.context_length} tokens and a vocabulary of its own; "
+        raise UserError(f"{path}: has {saved.text.context_length} tokens and a vocabulary of its own; "
                         f"leave context_length and vocab out")  # fmt: skip
     if image_size is not None:
         model.config = replace(saved, image=replace(saved.image, image_size=image_size))
@@ -59,6 +64,6 @@ def get_tokenizer(model: str | MobileCLIP) -> Tokenizer:
 
 
 def get_preprocess(model: str | MobileCLIP) -> Callable[[Image.Image], Tensor]:
-    """PIL image -> [3, size, size] in [0, 1], for a preset by name or a model."""
+    """PIL image -> [3, size, size], for a preset by name or a model: in [0, 1], normalised where the model wants it."""
     config = get_config(model) if isinstance(model, str) else model.config
-    return preprocessor(config.image.image_size)
+    return preprocessor(config.image.image_size, config.pixels)

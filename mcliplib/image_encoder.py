@@ -1,9 +1,10 @@
-"""MCi: the hybrid image tower of MobileCLIP, a FastViT (2303.14189) whose last stage is attention.
+"""MCi: the hybrid image tower of MobileCLIP, a FastViT (2303.14189) whose last stages are attention.
 
 pixels [B, 3, H, W]
   stem        3 MobileOne blocks, /4
   stages 1-3  RepMixer blocks (convolution only), /4, /8, /16
   stage 4     RepCPE, then attention blocks, /32
+  stage 5     the same again, /64 (MobileCLIP2's MCi3 and MCi4 only)
   expand      MobileOne, channels x2, squeeze-excite
   pool + proj -> features [B, embed_dim]
 """
@@ -18,6 +19,7 @@ from mcliplib.layers import AttentionBlock, MobileOneBlock, RepCPE, RepMixerBloc
 
 FFN_KERNEL = (7, 7)
 MIXER_KERNEL = (3, 3)
+CONVOLUTION_STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,28 @@ class MCiConfig:
     """The image tower's settings.
 
     Attributes:
-        widths: channels of the four stages; the last a multiple of 32 (the attention's head width).
-        depths: blocks in each of the four stages.
+        widths: channels of the stages, four or five; from the fourth on multiples of 32 (the attention's head width).
+        depths: blocks in each of the stages.
         image_size: height and width in pixels the preprocessing makes; the tower itself takes any size from 32 up.
         mlp_ratio: ConvFFN's hidden width over the channels.
         drop_path: probability of dropping a branch in the last block; grows linearly from 0 at the first.
         layer_scale: initial value of the layer scales.
+        squeeze_excite: whether the downsamplings from the third stage on have a squeeze-excite.
+        stem_scale_branch: whether the stem's 3x3 blocks have MobileOne's 1x1 branch.
+        layer_norm: whether a LayerNorm comes before attention, in place of a BatchNorm.
+        proj_bias: whether the last projection has a bias.
     """
 
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
     image_size: int = 256
     mlp_ratio: float = 3.0
     drop_path: float = 0.0
     layer_scale: float = 1e-5
+    squeeze_excite: bool = True
+    stem_scale_branch: bool = True
+    layer_norm: bool = False
+    proj_bias: bool = False
 
 
 class MCi(nn.Module):
@@ -51,13 +61,11 @@ class MCi(nn.Module):
 
     def __init__(self, config: MCiConfig, embed_dim: int) -> None:
         super().__init__()
-        widths = config.widths
-        self.stem = _stem(widths[0])
-        self.stages = nn.Sequential(*(_stage(config, index) for index in range(4)))
-        self.expand = MobileOneBlock(
-            widths[3], 2 * widths[3], (3, 3), groups=widths[3], squeeze_excite=2 * widths[3] // 16
-        )
-        self.proj = nn.Linear(2 * widths[3], embed_dim, bias=False)
+        last = config.widths[-1]
+        self.stem = _stem(config)
+        self.stages = nn.Sequential(*(_stage(config, index) for index in range(len(config.widths))))
+        self.expand = MobileOneBlock(last, 2 * last, (3, 3), groups=last, squeeze_excite=2 * last // 16)
+        self.proj = nn.Linear(2 * last, embed_dim, bias=config.proj_bias)
         self.apply(_init_weights)
 
     def forward_features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
@@ -72,24 +80,24 @@ class MCi(nn.Module):
         return self.proj(x.mean(dim=(2, 3)))
 
 
-def _stem(width: int) -> nn.Sequential:
+def _stem(config: MCiConfig) -> nn.Sequential:
     """[B, 3, H, W] -> [B, width, H/4, W/4]."""
+    width, scale_branch = config.widths[0], config.stem_scale_branch
     return nn.Sequential(
-        MobileOneBlock(3, width, (3, 3), stride=2),
-        MobileOneBlock(width, width, (3, 3), stride=2, groups=width),
+        MobileOneBlock(3, width, (3, 3), stride=2, scale_branch=scale_branch),
+        MobileOneBlock(width, width, (3, 3), stride=2, groups=width, scale_branch=scale_branch),
         MobileOneBlock(width, width, (1, 1)),
     )
 
 
 def _stage(config: MCiConfig, index: int) -> nn.Sequential:
-    """Downsampling (all stages but the first), positions (the last), then the stage's blocks."""
+    """Downsampling (all stages but the first), positions (where attention follows), then the stage's blocks."""
     width = config.widths[index]
     layers: list[tuple[str, nn.Module]] = []
     if index > 0:
-        layers.append(
-            ("downsample", patch_embed(config.widths[index - 1], width, squeeze_excite=index >= 2)),
-        )
-    if index == 3:
+        squeeze_excite = config.squeeze_excite and index >= 2
+        layers.append(("downsample", patch_embed(config.widths[index - 1], width, squeeze_excite=squeeze_excite)))
+    if index >= CONVOLUTION_STAGES:
         layers.append(("position", RepCPE(width)))
     layers.append(("blocks", nn.Sequential(*(_block(config, index, block) for block in range(config.depths[index])))))
     return nn.Sequential(OrderedDict(layers))
@@ -98,13 +106,14 @@ def _stage(config: MCiConfig, index: int) -> nn.Sequential:
 def _block(config: MCiConfig, stage: int, block: int) -> nn.Module:
     position = sum(config.depths[:stage]) + block
     drop_path = config.drop_path * position / max(1, sum(config.depths) - 1)
-    if stage == 3:
+    if stage >= CONVOLUTION_STAGES:
         return AttentionBlock(
             config.widths[stage],
             ffn_kernel=FFN_KERNEL,
             mlp_ratio=config.mlp_ratio,
             drop_path=drop_path,
             layer_scale=config.layer_scale,
+            layer_norm=config.layer_norm,
         )
     return RepMixerBlock(
         config.widths[stage],

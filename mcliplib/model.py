@@ -9,9 +9,25 @@ from torch import Tensor, nn
 
 from mcliplib.image_encoder import MCi, MCiConfig
 from mcliplib.text_encoder import TextConfig, TextEncoder
+from mcliplib.vit import ViT, ViTConfig
 
 MIN_PIXELS = 32  # the image tower halves five times
 MAX_LOGIT_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """How a picture becomes pixels.
+
+    Attributes:
+        mean: subtracted from each channel, in [0, 1].
+        std: divides each channel afterwards.
+        interpolation: "bilinear" or "bicubic", when the shorter side is resized.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -24,13 +40,15 @@ class ModelConfig:
         image: the image tower.
         text: the text tower.
         vocab: CLIP token ids in use, ascending, where the vocabulary is restricted (see `tokenizer`); else None.
+        pixels: what the preprocessing does besides resizing.
     """
 
     name: str
     embed_dim: int
-    image: MCiConfig
+    image: MCiConfig | ViTConfig
     text: TextConfig
     vocab: tuple[int, ...] | None = None
+    pixels: PixelConfig = PixelConfig()
 
 
 class Features(NamedTuple):
@@ -68,7 +86,8 @@ class MobileCLIP(nn.Module):
         """Image features.
 
         Args:
-            pixels: [B, 3, H, W], floating point in [0, 1], height and width at least 32.
+            pixels: [B, 3, H, W], floating point as `get_preprocess` makes them (in [0, 1] for most models), height
+                and width at least 32.
             normalize: whether to scale each feature to length 1.
 
         Returns:
@@ -118,7 +137,8 @@ class MobileCLIP(nn.Module):
 
 def build(config: ModelConfig) -> MobileCLIP:
     """A model with random weights, in train mode."""
-    image = MCi(config.image, config.embed_dim)
+    tower = ViT if isinstance(config.image, ViTConfig) else MCi
+    image = tower(config.image, config.embed_dim)  # type: ignore[arg-type]
     text = TextEncoder(config.text, config.embed_dim)
     return MobileCLIP(config, image, text)
 

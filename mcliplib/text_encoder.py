@@ -1,13 +1,13 @@
-"""MCt: the text tower, a transformer whose first and last layers are RepMixer blocks along the tokens.
+"""The text towers: CLIP's transformer (Base), and MCt, which begins and ends with RepMixer blocks along the tokens.
 
     tokens [B, T]
       embedding + learned positions            [B, T, C]
       RepMixer block (1x11 convolutions)       tokens seen as an image of height 1
       transformer layers
       RepMixer block
-      LayerNorm, feature at the end-of-text token, projection -> features [B, embed_dim]
+      end-of-text token, LayerNorm, projection -> features [B, embed_dim]
 
-With no RepMixer block it is the Base text tower of CLIP. MCt is not causal and has no padding mask: the padding
+Base is the same without RepMixer blocks. MCt is not causal and has no padding mask: the padding
 tokens take part, so the context length is part of the function.
 """
 
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mcliplib.layers import RepMixerBlock, TransformerLayer
+from mcliplib.layers import NormProjection, RepMixerBlock, TransformerLayer
 
 KERNEL = (1, 11)
 
@@ -85,22 +85,20 @@ class TextEncoder(nn.Module):
         ]
         first, last = ([TokenRepMixer(config) for _ in range(config.repmixers)] for _ in range(2))
         self.layers = nn.Sequential(*first, *middle, *last)
-        self.norm = nn.LayerNorm(config.width, eps=1e-5)  # PyTorch computes it in fp32 under autocast
-        self.proj = nn.Linear(config.width, embed_dim, bias=False)
+        self.head = NormProjection(config.width, embed_dim)
         self._init_weights(config)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b embed"]:
-        x = self.norm(self.layers(self.embedding(tokens) + self.positions))
+        x = self.layers(self.embedding(tokens) + self.positions)
         # The end-of-text token has the largest id of the vocabulary, so argmax finds it.
-        ends = x[torch.arange(x.shape[0], device=x.device), tokens.argmax(dim=-1)]
-        return self.proj(ends)
+        return self.head(x[torch.arange(x.shape[0], device=x.device), tokens.argmax(dim=-1)])
 
     def _init_weights(self, config: TextConfig) -> None:
         """As CLIP does (2103.00020): standard deviations that keep the residual stream's size level."""
         std = config.width**-0.5
         nn.init.trunc_normal_(self.embedding.weight, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.01)
-        nn.init.normal_(self.proj.weight, std=std)
+        nn.init.normal_(self.head.proj.weight, std=std)
         for layer in self.layers:
             if isinstance(layer, TransformerLayer):
                 depth_std = std * (2 * config.layers) ** -0.5

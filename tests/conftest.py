@@ -1,7 +1,9 @@
 """Shared by all tests: threads, and weights on which a wrong fold would show."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from mcliplib.layers import LayerScale
@@ -31,3 +33,11 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
 @pytest.fixture
 def randomize():
     return randomize_
+
+
+@pytest.fixture(scope="session")
+def colourful():
+    """A picture that is not square, with edges and shades of every channel."""
+    y, x = np.mgrid[0:300, 0:420]
+    channels = (x * y % 256, (x // 7 + y // 5) * 13 % 256, (x + 2 * y) % 256)
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))

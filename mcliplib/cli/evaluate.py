@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="zero-shot and retrieval scores of a model")
-    parser.add_argument("--model", required=True, help="a .safetensors checkpoint")
+    parser.add_argument("--model", required=True, help="a checkpoint: ours, a released mobileclip_*.pt, or open_clip's")
     parser.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     parser.add_argument("--output", type=Path, help="write the scores to this JSON file too")
     parser.set_defaults(run=run)

@@ -1,6 +1,7 @@
 """Multi-head self-attention, used by the image tower's last stage and by the text tower's transformer layers."""
 
 from collections import OrderedDict
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,18 @@ from torch import Tensor, nn
 
 from mcliplib._vision import DropPath
 from mcliplib.layers.conv_ffn import ConvFFN
-from mcliplib.layers.fold import Affine, affine, after_batch_norm, as_linear, require_eval
+from mcliplib.layers.fold import (
+    Affine,
+    affine,
+    after_batch_norm,
+    after_layer_norm,
+    as_linear,
+    plain_layer_norm,
+    require_eval,
+)
 from mcliplib.layers.residual import LayerScale, Residual
+
+Norm: TypeAlias = nn.BatchNorm2d | nn.LayerNorm
 
 
 class SelfAttention(nn.Module):
@@ -37,11 +48,16 @@ class SelfAttention(nn.Module):
         out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
 
-    def fuse(self, norm: nn.BatchNorm2d | None = None, layer_scale: LayerScale | None = None) -> "SelfAttention":
-        """The same function with a preceding BN, a following layer scale and 1/sqrt(d) folded into the weights."""
+    def fuse(self, norm: Norm | None = None, layer_scale: LayerScale | None = None) -> "SelfAttention":
+        """The same function with 1/sqrt(d), a following layer scale and a preceding norm folded into the weights.
+
+        Of a BatchNorm nothing is left to do before it, of a LayerNorm its `plain_layer_norm`.
+        """
         require_eval(self)
         qkv, proj = affine(self.qkv), affine(self.proj)
-        if norm is not None:
+        if isinstance(norm, nn.LayerNorm):
+            qkv = after_layer_norm(norm, qkv)
+        elif norm is not None:
             qkv = after_batch_norm(norm, qkv)
         if layer_scale is not None:
             proj = proj.scaled(layer_scale.gamma)
@@ -62,16 +78,24 @@ class SpatialAttention(nn.Module):
         self.attention = attention
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        # Views in both directions where x is channels-last.
         tokens = x.flatten(2).transpose(1, 2)
-        return self.attention(tokens).transpose(1, 2).reshape(x.shape)
+        return self.attention(tokens).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
-    def fuse(self, norm: nn.BatchNorm2d | None = None, layer_scale: LayerScale | None = None) -> "SpatialAttention":
+    def fuse(self, norm: Norm | None = None, layer_scale: LayerScale | None = None) -> "SpatialAttention":
         """See SelfAttention.fuse."""
         return SpatialAttention(self.attention.fuse(norm, layer_scale)).eval()
 
 
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position of a feature map [B, C, H, W]."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class AttentionBlock(nn.Module):
-    """x + ls1 * attention(BN(x)), then x + ls2 * ConvFFN(x): the block of the image tower's last stage.
+    """x + ls1 * attention(norm(x)), then x + ls2 * ConvFFN(x): the block of the image tower's last stages.
 
     Args:
         channels: channels in and out, a multiple of `head_dim`.
@@ -80,6 +104,7 @@ class AttentionBlock(nn.Module):
         head_dim: width of an attention head.
         drop_path: probability of dropping either branch of a sample in training.
         layer_scale: initial value of both layer scales.
+        layer_norm: whether `norm` is a LayerNorm (MobileCLIP2's MCi3 and MCi4) in place of a BatchNorm.
     """
 
     def __init__(
@@ -91,9 +116,10 @@ class AttentionBlock(nn.Module):
         head_dim: int = 32,
         drop_path: float = 0.0,
         layer_scale: float = 1e-5,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm: Norm = ChannelLayerNorm(channels, eps=1e-5) if layer_norm else nn.BatchNorm2d(channels)
         self.token_mixer = SpatialAttention(SelfAttention(channels, head_dim=head_dim, qkv_bias=False))
         self.layer_scale_1 = LayerScale(channels, layer_scale)
         self.conv_ffn = ConvFFN(channels, int(channels * mlp_ratio), ffn_kernel)
@@ -107,6 +133,9 @@ class AttentionBlock(nn.Module):
     def fuse(self) -> nn.Sequential:
         """Two residuals of plain layers; BN, layer scales and the attention's scale are in the weights."""
         require_eval(self)
-        attention = Residual(self.token_mixer.fuse(self.norm, self.layer_scale_1))
+        mixer: nn.Module = self.token_mixer.fuse(self.norm, self.layer_scale_1)
+        if isinstance(self.norm, nn.LayerNorm):
+            mixer = nn.Sequential(OrderedDict(norm=plain_layer_norm(self.norm), attention=mixer))
+        attention = Residual(mixer)
         ffn = Residual(self.conv_ffn.fuse(self.layer_scale_2))
         return nn.Sequential(OrderedDict(token_mixer=attention, conv_ffn=ffn)).eval()

@@ -8,21 +8,29 @@ from mcliplib.layers.fold import Affine, affine, as_conv, require_eval, then_bat
 
 
 class ConvBN(nn.Module):
-    """A bias-free convolution with 'same' padding, then BatchNorm.
+    """A bias-free convolution, then BatchNorm.
 
     Args:
         in_channels: channels in.
         out_channels: channels out.
-        kernel_size: (height, width), odd.
+        kernel_size: (height, width).
         stride: the same along both axes.
         groups: `in_channels` for a depthwise convolution.
+        padded: with half a kernel of zeros on every side, so that at stride 1 an odd kernel keeps the size.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: tuple[int, int], *, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        padded: bool = True,
     ) -> None:
         super().__init__()
-        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2) if padded else (0, 0)
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=False
         )

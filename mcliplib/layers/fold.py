@@ -63,8 +63,22 @@ def after_batch_norm(bn: nn.BatchNorm2d, map_: Affine) -> Affine:
 
     Only for maps without padding: a padded convolution sees zeros at the border where BatchNorm gave `shift`.
     """
-    scale, shift = batch_norm_affine(bn)
-    return Affine(map_.kernel * scale, map_.bias + map_.kernel @ shift)
+    return _after_scale_and_shift(*batch_norm_affine(bn), map_)
+
+
+def after_layer_norm(norm: nn.LayerNorm, map_: Affine) -> Affine:
+    """LayerNorm's learned scale and shift, followed by a linear map [out, in].
+
+    What is left of the norm is `plain_layer_norm(norm)`: it depends on each sample, so it folds into nothing.
+    """
+    if not norm.elementwise_affine:
+        return map_
+    return _after_scale_and_shift(norm.weight, norm.bias, map_)
+
+
+def plain_layer_norm(norm: nn.LayerNorm) -> nn.LayerNorm:
+    """A LayerNorm of the same class and width that only normalises: no scale, no shift."""
+    return type(norm)(norm.normalized_shape, eps=norm.eps, elementwise_affine=False).eval()
 
 
 def identity_kernel(channels: int, groups: int, size: tuple[int, int], like: Tensor) -> Tensor:
@@ -108,6 +122,10 @@ def require_eval(module: nn.Module) -> None:
     """
     if module.training:
         raise RuntimeError(f"{type(module).__name__} is in train mode; call .eval() before fusing it")
+
+
+def _after_scale_and_shift(scale: Tensor, shift: Tensor, map_: Affine) -> Affine:
+    return Affine(map_.kernel * scale, map_.bias + map_.kernel @ shift)
 
 
 def _filled(module: Plain, map_: Affine) -> Plain:

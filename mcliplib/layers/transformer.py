@@ -1,9 +1,13 @@
-"""A pre-norm transformer layer: the middle of MCt and the whole of the Base text tower."""
+"""A pre-norm transformer layer: the middle of MCt, the whole of the Base text tower and of the ViT image towers."""
+
+from collections import OrderedDict
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcliplib.layers.attention import SelfAttention
+from mcliplib.layers.fold import affine, after_layer_norm, as_linear, plain_layer_norm, require_eval
+from mcliplib.layers.residual import Residual
 
 
 class TransformerLayer(nn.Module):
@@ -14,16 +18,29 @@ class TransformerLayer(nn.Module):
         head_dim: width of an attention head.
         mlp_ratio: FFN's hidden width over `dim`.
         causal: whether a token sees only itself and earlier tokens.
+        norm_eps: what LayerNorm adds to the variance.
     """
 
-    def __init__(self, dim: int, *, head_dim: int, mlp_ratio: float, causal: bool = False) -> None:
+    def __init__(
+        self, dim: int, *, head_dim: int, mlp_ratio: float, causal: bool = False, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
         hidden = int(dim * mlp_ratio)
-        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attention = SelfAttention(dim, head_dim=head_dim, qkv_bias=True, causal=causal)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.fc1, self.act, self.fc2 = nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         x = x + self.attention(self.norm1(x))
         return x + self.fc2(self.act(self.fc1(self.norm2(x))))
+
+    def fuse(self) -> nn.Sequential:
+        """Two residuals; the norms' scales and shifts and the attention's scale are in the weights after them."""
+        require_eval(self)
+        attention = OrderedDict(norm=plain_layer_norm(self.norm1), attention=self.attention.fuse(self.norm1))
+        fc1 = as_linear(after_layer_norm(self.norm2, affine(self.fc1)))
+        ffn = OrderedDict(norm=plain_layer_norm(self.norm2), fc1=fc1, act=nn.GELU(), fc2=as_linear(affine(self.fc2)))
+        return nn.Sequential(
+            OrderedDict(token_mixer=Residual(nn.Sequential(attention)), ffn=Residual(nn.Sequential(ffn)))
+        ).eval()

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from mcliplib.image_encoder import CONVOLUTION_STAGES, MCiConfig
 from mcliplib.model import ModelConfig
+from mcliplib.vit import ViTConfig
 from mcliplib.viz.style import PALETTE
 
 if TYPE_CHECKING:
@@ -38,19 +40,37 @@ def draw_towers(config: ModelConfig) -> "Figure":
 
 def image_boxes(config: ModelConfig) -> list[Box]:
     """The image tower's parts, from pixels to features."""
-    image = config.image
+    size = config.image.image_size
+    parts = _vit_boxes(config.image) if isinstance(config.image, ViTConfig) else _mci_boxes(config.image)
+    return [
+        Box("pixels", f"3 × {size} × {size}", "white"),
+        *parts,
+        Box("projection", f"{config.embed_dim}", PALETTE["orange"]),
+    ]
+
+
+def _mci_boxes(image: MCiConfig) -> list[Box]:
     side = image.image_size // 4
     boxes = [
-        Box("pixels", f"3 × {image.image_size} × {image.image_size}", "white"),
         Box("stem: 3 MobileOne", f"{image.widths[0]} × {side} × {side}", PALETTE["sky"]),
     ]
     for stage, (width, depth) in enumerate(zip(image.widths, image.depths, strict=True)):
-        kind, colour = ("RepMixer", PALETTE["sky"]) if stage < 3 else ("attention", PALETTE["blue"])
+        convolution = stage < CONVOLUTION_STAGES
+        kind, colour = ("RepMixer", PALETTE["sky"]) if convolution else ("attention", PALETTE["blue"])
         boxes.append(Box(f"stage {stage + 1}: {depth} × {kind}", f"{width} × {side} × {side}", colour))
         side = -(-side // 2)
-    boxes.append(Box("expand, pool", f"{2 * image.widths[3]}", PALETTE["sky"]))
-    boxes.append(Box("projection", f"{config.embed_dim}", PALETTE["orange"]))
-    return boxes
+    return [*boxes, Box("expand, pool", f"{2 * image.widths[-1]}", PALETTE["sky"])]
+
+
+def _vit_boxes(image: ViTConfig) -> list[Box]:
+    side = image.image_size // image.patch_size
+    stem = "stem: 3 convolutions" if image.conv_stem else "stem: linear patches"
+    return [
+        Box(stem, f"{image.width} × {side} × {side}", PALETTE["sky"]),
+        Box("class token + positions", f"{side * side + 1} × {image.width}", PALETTE["yellow"]),
+        Box(f"{image.layers} × transformer", f"{side * side + 1} × {image.width}", PALETTE["blue"]),
+        Box("class token", f"{image.width}", PALETTE["yellow"]),
+    ]
 
 
 def text_boxes(config: ModelConfig) -> list[Box]:

@@ -1,0 +1,12 @@
+"""Weights in and out, in our format and in those of the released code and of open_clip."""
+
+from mcliplib.checkpoints.checkpoint import (
+    FORMATS,
+    is_ours,
+    load_checkpoint,
+    load_model,
+    read_header,
+    save_checkpoint,
+)
+
+__all__ = ["FORMATS", "is_ours", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]

@@ -1,0 +1,97 @@
+"""Tensors from files that may come from anywhere, and to files that appear whole or not at all."""
+
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mcliplib.errors import UserError
+
+
+class Contents(NamedTuple):
+    """What a checkpoint file holds."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str]  # the strings beside the weights, in safetensors files
+
+
+def read(path: Path) -> Contents:
+    """A .safetensors file's contents, or those of a PyTorch file (any other suffix), on the CPU.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that would run code when opened.
+    """
+    if path.suffix != ".safetensors":
+        return Contents(_read_torch(path), {})
+    header = read_header(path)
+    with safe_open(path, framework="pt") as file:
+        return Contents({name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118 (not a dict)
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """The strings beside the weights: "format", "config" (JSON), "folded", and what the saver added.
+
+    Raises:
+        UserError: no such file, or not a safetensors file.
+    """
+    path = _existing(Path(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or save it again") from error
+
+
+def write_safetensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write a safetensors file with these strings in its header."""
+    temporary = _beside(path)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, header)
+    temporary.replace(path)
+
+
+def write_torch(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a bare state dict as a PyTorch file."""
+    temporary = _beside(path)
+    torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(_existing(path), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused, because opening it would run code that it carries, or it is not a checkpoint; "
+            f"ask its author for a .safetensors file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a whole PyTorch file ({_first_line(error)}); fetch it again") from error
+    return _state_dict(loaded, path)
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The weights of a bare state dict, or of a training checkpoint that holds one (as open_clip's trainer writes)."""
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds no state dict (names with tensors)")
+    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return path
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".tmp")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -1,0 +1,78 @@
+"""Checkpoints by the name of their repository on the Hugging Face hub: `hf-hub:OWNER/REPO[@REVISION]`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mcliplib.errors import UserError
+
+PREFIX = "hf-hub:"
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+class Repository(NamedTuple):
+    """A repository at a revision (a branch, tag or commit; None: its main branch)."""
+
+    name: str
+    revision: str | None
+
+
+def fetch(reference: str, model: str) -> Path:
+    """Download the checkpoint that a repository holds, or find it in the local cache.
+
+    Tried in order: a released file by the repository's name (`mobileclip_s0.pt` in `apple/MobileCLIP-S0`), our own
+    file by the model's name, then the names that open_clip gives its files.
+
+    Args:
+        reference: for example `hf-hub:apple/MobileCLIP-S0`.
+        model: the preset that the weights are for.
+
+    Returns:
+        The file's path in huggingface_hub's cache.
+
+    Raises:
+        UserError: no such repository, no network, or no file of these names; says how to fetch one by hand.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
+
+    repository = parse(reference)
+    candidates = _candidates(repository.name, model)
+    for file in candidates:
+        try:
+            return Path(hf_hub_download(repository.name, file, revision=repository.revision))
+        except RemoteEntryNotFoundError:
+            continue
+        except (OSError, HFValidationError) as error:
+            raise UserError(_by_hand(repository, file, model, error)) from error
+    raise UserError(f"{reference}: has none of {', '.join(candidates)}; download its file and pass the file's path")
+
+
+def parse(reference: str) -> Repository:
+    """`hf-hub:OWNER/REPO@REVISION` in its parts.
+
+    Raises:
+        UserError: it has no owner or no name.
+    """
+    name, _, revision = reference.removeprefix(PREFIX).partition("@")
+    owner, _, repo = name.partition("/")
+    if not owner or not repo or "/" in repo:
+        raise UserError(f"{reference!r} is not of the form {PREFIX}OWNER/REPO")
+    return Repository(name, revision or None)
+
+
+def _candidates(repository: str, model: str) -> list[str]:
+    """MobileCLIP-B-LT holds mobileclip_blt.pt: the family, an underscore, the rest without hyphens."""
+    family, _, size = repository.split("/")[1].lower().removesuffix("-openclip").partition("-")
+    released = [f"{family}_{size.replace('-', '')}.pt"] if size else []
+    return list(dict.fromkeys([*released, f"{model}.pt", f"{model}.safetensors", *OPEN_CLIP_FILES]))
+
+
+def _by_hand(repository: Repository, file: str, model: str, error: Exception) -> str:
+    from huggingface_hub import hf_hub_url
+
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    url = hf_hub_url(repository.name, file, revision=repository.revision)
+    return (
+        f"{PREFIX}{repository.name}: cannot fetch {file} ({type(error).__name__}: {reason}); download {url} by hand "
+        f'and pass its path: create_model("{model}", pretrained="{file}")'
+    )

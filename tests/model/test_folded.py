@@ -1,0 +1,97 @@
+"""A folded model is plain, exact, and works under everything that people run models under."""
+
+import pytest
+import torch
+from torch import nn
+
+import mcliplib
+from mcliplib.layers import LayerScale, MobileOneBlock, RepMixer
+from mcliplib.model import build
+from mcliplib.presets import PRESETS
+from tests.conftest import randomize_
+
+TRAINING_ONLY = (nn.BatchNorm2d, nn.Identity, nn.Dropout, LayerScale, MobileOneBlock, RepMixer)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return randomize_(mcliplib.create_model("mobileclip_nano"))
+
+
+@pytest.fixture(scope="module")
+def fast(model):
+    return mcliplib.reparameterize(model)
+
+
+@pytest.fixture(scope="module")
+def inputs(model):
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return pixels, mcliplib.get_tokenizer(model)(["a cat", "two dogs on a red chair"])
+
+
+@pytest.fixture(scope="module")
+def expected(model, inputs):
+    with torch.inference_mode():
+        return model(*inputs)
+
+
+def close(found, expected, tolerance):
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        assert torch.linalg.vector_norm(a.float() - b) < tolerance * torch.linalg.vector_norm(b)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_nothing_of_the_training_form_is_left(name):
+    with torch.device("meta"):
+        plain = mcliplib.reparameterize(build(PRESETS[name]).eval())
+    assert not [part for part in plain.modules() if isinstance(part, TRAINING_ONLY)]
+    affine = [part for part in plain.modules() if isinstance(part, nn.LayerNorm) and part.elementwise_affine]
+    assert [part for part in affine if part is not getattr(plain.image_encoder, "norm_pre", None)] == []
+    words = ("scale_branch", "skip", "gamma", "bn", "running", "drop")
+    names = [name for name, _ in plain.named_modules()] + list(plain.state_dict())
+    assert [name for name in names if any(word in name.split(".")[-1] for word in words)] == []
+
+
+def test_exact_in_double(model, inputs):
+    pixels, tokens = inputs
+    double = randomize_(mcliplib.create_model("mobileclip_nano"), seed=3).double()
+    with torch.no_grad():
+        close_to = double(pixels.double(), tokens)
+        for a, b in zip(mcliplib.reparameterize(double)(pixels.double(), tokens)[:2], close_to[:2], strict=True):
+            assert torch.linalg.vector_norm(a - b) < 1e-10 * torch.linalg.vector_norm(b)
+
+
+def test_single_precision(fast, inputs, expected):
+    with torch.inference_mode():
+        close(fast(*inputs), expected, 1e-4)
+
+
+def test_channels_last_input(fast, inputs, expected):
+    pixels, tokens = inputs
+    with torch.inference_mode():
+        close(fast(pixels.to(memory_format=torch.channels_last), tokens), expected, 1e-4)
+
+
+def test_autocast(fast, inputs, expected):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        close(fast(*inputs), expected, 0.05)
+
+
+def test_bfloat16_weights(model, inputs, expected):
+    half = mcliplib.reparameterize(model).bfloat16()
+    with torch.inference_mode():
+        close(half(inputs[0].bfloat16(), inputs[1]), expected, 0.05)
+
+
+def test_export(fast, inputs, expected):
+    program = torch.export.export(fast, inputs)
+    close(program.module()(*inputs), expected, 1e-4)
+    assert not [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
+
+
+@pytest.mark.slow
+def test_compile(fast, inputs, expected):
+    compiled = torch.compile(fast, fullgraph=True)
+    with torch.inference_mode():
+        close(compiled(*inputs), expected, 1e-4)
