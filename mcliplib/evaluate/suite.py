@@ -1,21 +1,19 @@
 """The evaluation suite: every task of the evaluation sets, read from their cards."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import Sample, get_card, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate.bootstrap import Score
+from mcliplib.evaluate.features import Encoder, ModelEncoder
 from mcliplib.evaluate.retrieval import Retrieval, retrieval
 from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, ZeroShot, class_features, zero_shot
-from mcliplib.factory import get_preprocess, get_tokenizer
 from mcliplib.model import MobileCLIP
 
-BATCH = 128
 SUITES = ("mini",)
 
 
@@ -33,12 +31,12 @@ def suite_datasets(suite: str) -> list[str]:
 
 
 def evaluate_suite(
-    model: MobileCLIP, suite: str = "mini", progress: Callable[[str], None] = lambda _: None
+    model: MobileCLIP | Encoder, suite: str = "mini", progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, dict[str, Score]]:
     """Scores of every task in a suite, by "set/task" and metric ("top1", "image_to_text_r1", ...).
 
     Args:
-        model: in eval mode.
+        model: a model in eval mode, or another encoder (a teacher).
         suite: "mini", or the name of one data set.
         progress: told each set's name before it is evaluated.
 
@@ -53,26 +51,12 @@ def evaluate_suite(
     return scores
 
 
-def evaluate_dataset(model: MobileCLIP, name: str) -> dict[str, ZeroShot | Retrieval]:
+def evaluate_dataset(model: MobileCLIP | Encoder, name: str) -> dict[str, ZeroShot | Retrieval]:
     """The results of every task of one set."""
     card, samples = get_card(name), load_samples(name)
-    features = image_features(model, [sample.image for sample in samples])
-    return {task: _evaluate(model, spec, samples, features) for task, spec in card["tasks"].items()}
-
-
-@torch.inference_mode()
-def image_features(model: MobileCLIP, images: Sequence[Image.Image]) -> Tensor:
-    """Normalised features [N, D] of PIL images, preprocessed for the model."""
-    preprocess = get_preprocess(model)
-    batches = (torch.stack([preprocess(image) for image in part]) for part in _chunks(images))
-    return torch.cat([model.encode_image(pixels, normalize=True) for pixels in batches])
-
-
-@torch.inference_mode()
-def text_features(model: MobileCLIP, texts: Sequence[str]) -> Tensor:
-    """Normalised features [M, D] of texts, tokenized for the model."""
-    tokens = get_tokenizer(model)(texts)
-    return torch.cat([model.encode_text(part, normalize=True) for part in tokens.split(BATCH)])
+    encoder = ModelEncoder(model) if isinstance(model, MobileCLIP) else model
+    features = encoder.encode_images([sample.image for sample in samples])
+    return {task: _evaluate(encoder, spec, samples, features) for task, spec in card["tasks"].items()}
 
 
 def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
@@ -84,18 +68,14 @@ def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
 
 
 def _evaluate(
-    model: MobileCLIP, spec: dict[str, Any], samples: Sequence[Sample], features: Tensor
+    encoder: Encoder, spec: dict[str, Any], samples: Sequence[Sample], features: Tensor
 ) -> ZeroShot | Retrieval:
     if spec["kind"] == "retrieval":
         texts = list(dict.fromkeys(sample.caption for sample in samples))  # a shared caption is one text
         index = {text: i for i, text in enumerate(texts)}
         pairs = torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
-        return retrieval(features, text_features(model, texts), pairs)
+        return retrieval(features, encoder.encode_texts(texts), pairs)
     classes = spec["classes"]
     labels = torch.tensor([classes.index(sample.meta[spec["label_field"]]) for sample in samples])
     templates = PHOTO_TEMPLATES if spec["photos"] else DRAWING_TEMPLATES
-    return zero_shot(features, class_features(model, get_tokenizer(model), classes, templates), labels)
-
-
-def _chunks(images: Sequence[Image.Image]) -> Iterator[Sequence[Image.Image]]:
-    return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return zero_shot(features, class_features(encoder, classes, templates), labels)

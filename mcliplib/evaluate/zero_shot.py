@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mcliplib.evaluate.bootstrap import Score, score
+from mcliplib.evaluate.features import Encoder, ModelEncoder
 from mcliplib.evaluate.ranks import first_right_rank
 from mcliplib.model import MobileCLIP
-from mcliplib.tokenizer import Tokenizer
 
 PHOTO_TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.", "the {}.")
 DRAWING_TEMPLATES = ("{}", "a drawing of a {}.", "a picture of a {}.", "the {}.")
@@ -47,22 +47,20 @@ def zero_shot(image_features: Tensor, class_features: Tensor, labels: Tensor) ->
     return ZeroShot(score(ranks < 1), score(ranks < 5), len(class_features))
 
 
-@torch.inference_mode()
 def class_features(
-    model: MobileCLIP, tokenizer: Tokenizer, classes: Sequence[str], templates: Sequence[str] = PHOTO_TEMPLATES
+    model: MobileCLIP | Encoder, classes: Sequence[str], templates: Sequence[str] = PHOTO_TEMPLATES
 ) -> Tensor:
     """The classifier that the text tower makes: a class is the mean of its prompts' features, normalised again.
 
     Args:
-        model: in eval mode.
-        tokenizer: the model's.
+        model: a model in eval mode, or another encoder.
         classes: names, put into each template's braces.
         templates: prompts.
 
     Returns:
         [C, D].
     """
-    prompts = tokenizer([template.format(name) for name in classes for template in templates])
-    features = torch.cat([model.encode_text(part, normalize=True) for part in prompts.split(256)])
+    encoder = ModelEncoder(model) if isinstance(model, MobileCLIP) else model
+    features = encoder.encode_texts([template.format(name) for name in classes for template in templates])
     mean = features.reshape(len(classes), len(templates), -1).mean(dim=1)
     return torch.nn.functional.normalize(mean, dim=-1)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import Sample
+from mcliplib.errors import UserError
 from mcliplib.tokenizer import Tokenizer
 
 KEYWORD_VARIANTS = 4
@@ -58,7 +59,7 @@ class PairBatches:
         keyword_captions: float = 0.5,
     ) -> None:
         if batch_size > len(samples):
-            raise ValueError(f"batch_size {batch_size} is more than the {len(samples)} samples there are")
+            raise UserError(f"batch_size {batch_size} is more than the {len(samples)} pairs there are")
         self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
         self.min_crop, self.mirror, self.jitter = min_crop, mirror, jitter
         self.keyword_captions = keyword_captions

@@ -91,8 +91,6 @@ def _new_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Opt
 
 
 def _batches(settings: TrainSettings, model: MobileCLIP, samples: list[Sample]) -> PairBatches:
-    if len(samples) < settings.batch_size:
-        raise UserError(f"batch_size {settings.batch_size} is more than the {len(samples)} pairs in {settings.data}")
     return PairBatches(
         samples,
         get_tokenizer(model),

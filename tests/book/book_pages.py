@@ -37,7 +37,7 @@ def markdown(page: Path) -> str:
 # Order matters: blocks before what may stand inside them.
 _NOT_PROSE = [
     re.compile(r"\A---\n.*?\n---\n", re.DOTALL),  # front matter
-    re.compile(r"^ *```(?!\{)[^\n]*\n.*?^ *``` *$", re.DOTALL | re.MULTILINE),  # code, but not directives
+    re.compile(r"^ *(`{3,})(?!\{|\n)[^\n]*\n.*?^ *\1 *$", re.DOTALL | re.MULTILINE),  # code, but not directives
     re.compile(r"^ *:(alt|name|width|widths|height|class|header-rows|label):.*$", re.MULTILINE),
     re.compile(r"<!--.*?-->", re.DOTALL),
     re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),

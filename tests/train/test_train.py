@@ -52,8 +52,7 @@ def test_it_learns_colours(samples, tmp_path):
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert lines[0]["loss"] == pytest.approx(np.log(8), abs=0.7)
     assert result.loss < 0.5 * lines[0]["loss"]
-    tokenizer = mcliplib.get_tokenizer(result.model)
-    classes = mcliplib.evaluate.class_features(result.model, tokenizer, [f"a {c} square" for c in COLOURS], ("{}",))
+    classes = mcliplib.evaluate.class_features(result.model, [f"a {c} square" for c in COLOURS], ("{}",))
     features = mcliplib.evaluate.image_features(result.model, [Image.new("RGB", (50, 50), c) for c in COLOURS])
     assert mcliplib.evaluate.zero_shot(features, classes, torch.arange(8)).top1 >= 0.75
 
