@@ -12,6 +12,7 @@ PACKAGES = (
     "mcliplib.evaluate",
     "mcliplib.latency",
     "mcliplib.layers",
+    "mcliplib.reinforce",
     "mcliplib.train",
     "mcliplib.viz",
 )
