@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
+from mcliplib.layers.depthwise import widen_depthwise
 from mcliplib.layers.fold import Foldable, require_eval
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -18,7 +19,8 @@ def reparameterize(model: Module) -> Module:
     convolutions and linear layers; `model` is untouched. A folded model folds to an equal one.
 
     The folded convolutions hold their weights channels-last, and so do the feature maps after the first of them: 1x1
-    convolutions are then plain matrix products. `mcliplib benchmark latency --tune` finds what is faster still on a
+    convolutions are then plain matrix products. Depthwise convolutions with several outputs per channel are laid out
+    as `WideDepthwise`. `mcliplib benchmark latency --tune` finds what is faster still on a
     machine: bfloat16, and `torch.compile` with frozen weights.
 
     Args:
@@ -30,6 +32,7 @@ def reparameterize(model: Module) -> Module:
     require_eval(model)
     holder = nn.Sequential(copy.deepcopy(model))
     _fold_children(holder)
+    widen_depthwise(holder)
     holder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(Module, holder[0])
 

@@ -12,12 +12,14 @@ tokens take part, so the context length is part of the function.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mcliplib.layers import NormProjection, RepMixerBlock, TransformerLayer
+from mcliplib.layers import NormProjection, RepMixerBlock, Residual, TransformerLayer
+from mcliplib.layers.attention import token_at
 
 KERNEL = (1, 11)
 
@@ -64,7 +66,55 @@ class TokenRepMixer(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        return self.block(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+        return _as_tokens(self.block(_as_map(x)))
+
+    def read(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """The output at one token of each sample, `at`: the channels of the others are not mixed."""
+        mixed = self.block.token_mixer(_as_map(x))
+        ffn = self.block.conv_ffn
+        near = ffn.conv(mixed)
+        mixed, near = (token_at(_as_tokens(y), at)[:, :, None, None] for y in (mixed, near))
+        return (mixed + self.block.layer_scale(ffn.pointwise(near)))[:, :, 0, 0]
+
+    def fuse(self) -> "FoldedTokenRepMixer":
+        """The same layer with its block folded."""
+        folded = self.block.fuse()
+        conv, *pointwise = cast(nn.Sequential, cast(Residual, folded.conv_ffn).body)
+        return FoldedTokenRepMixer(cast(nn.Module, folded.token_mixer), conv, nn.Sequential(*pointwise))
+
+
+class FoldedTokenRepMixer(nn.Module):
+    """The plain form of a TokenRepMixer: y = token_mixer(x), then y + pointwise(conv(y)).
+
+    Args:
+        token_mixer: depthwise convolution.
+        conv: the ConvFFN's depthwise convolution.
+        pointwise: the rest of the ConvFFN.
+    """
+
+    def __init__(self, token_mixer: nn.Module, conv: nn.Module, pointwise: nn.Module) -> None:
+        super().__init__()
+        self.token_mixer, self.conv, self.pointwise = token_mixer, conv, pointwise
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
+        mixed = self.token_mixer(_as_map(x))
+        return _as_tokens(mixed + self.pointwise(self.conv(mixed)))
+
+    def read(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """See TokenRepMixer.read."""
+        mixed = self.token_mixer(_as_map(x))
+        near = self.conv(mixed)
+        mixed, near = (token_at(_as_tokens(y), at)[:, :, None, None] for y in (mixed, near))
+        return (mixed + self.pointwise(near))[:, :, 0, 0]
+
+
+def _as_map(x: Float[Tensor, "b t c"]) -> Float[Tensor, "b c 1 t"]:
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _as_tokens(x: Float[Tensor, "b c 1 t"]) -> Float[Tensor, "b t c"]:
+    return x.squeeze(2).transpose(1, 2)
 
 
 class TextEncoder(nn.Module):
@@ -89,9 +139,12 @@ class TextEncoder(nn.Module):
         self._init_weights(config)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b embed"]:
-        x = self.layers(self.embedding(tokens) + self.positions)
-        # The end-of-text token has the largest id of the vocabulary, so argmax finds it.
-        return self.head(x[torch.arange(x.shape[0], device=x.device), tokens.argmax(dim=-1)])
+        x = self.embedding(tokens) + self.positions
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x)
+        # The end-of-text token has the largest id of the vocabulary, so argmax finds it; only its feature is read.
+        return self.head(last.read(x, tokens.argmax(dim=-1)))  # type: ignore[operator]
 
     def _init_weights(self, config: TextConfig) -> None:
         """As CLIP does (2103.00020): standard deviations that keep the residual stream's size level."""

@@ -77,8 +77,12 @@ class ViT(nn.Module):
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b embed"]:
         if pixels.shape[2] % self.patch_size or pixels.shape[3] % self.patch_size:
             raise ValueError(f"height and width must be multiples of {self.patch_size}, got {list(pixels.shape[2:])}")
-        x = self.layers(self._tokens(self.stem(pixels)))
-        return self.head(x[:, 0])
+        x = self._tokens(self.stem(pixels))
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x)
+        class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return self.head(last.read(x, class_token))  # type: ignore[operator]
 
     def _tokens(self, patches: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b n c"]:
         """The class token, then the patches row by row, with their positions."""

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplib._vision import DropPath
@@ -47,6 +47,18 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.unbind(0)
         out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+    def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """The output at one token of each sample, `at`: one query instead of n."""
+        batch, tokens, dim = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = nn.functional.linear(token_at(x, at), weight[:dim], None if bias is None else bias[:dim])
+        kv = nn.functional.linear(x, weight[dim:], None if bias is None else bias[dim:])
+        q = q.reshape(batch, 1, -1, self.head_dim).transpose(1, 2)
+        k, v = kv.reshape(batch, tokens, 2, -1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        seen = torch.arange(tokens, device=x.device) <= at[:, None, None, None] if self.causal else None
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale)
+        return self.proj(out.reshape(batch, dim))
 
     def fuse(self, norm: Norm | None = None, layer_scale: LayerScale | None = None) -> "SelfAttention":
         """The same function with 1/sqrt(d), a following layer scale and a preceding norm folded into the weights.
@@ -139,3 +151,8 @@ class AttentionBlock(nn.Module):
         attention = Residual(mixer)
         ffn = Residual(self.conv_ffn.fuse(self.layer_scale_2))
         return nn.Sequential(OrderedDict(token_mixer=attention, conv_ffn=ffn)).eval()
+
+
+def token_at(x: Float[Tensor, "b n c"], index: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    """One token of each sample."""
+    return x[torch.arange(x.shape[0], device=x.device), index]

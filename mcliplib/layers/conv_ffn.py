@@ -27,7 +27,11 @@ class ConvFFN(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return self.fc2(self.act(self.fc1(self.conv(x))))
+        return self.pointwise(self.conv(x))
+
+    def pointwise(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """What follows the convolution: each position by itself."""
+        return self.fc2(self.act(self.fc1(x)))
 
     def fuse(self, layer_scale: LayerScale | None = None) -> nn.Sequential:
         """Convolution (BN folded in), fc1, GELU, fc2 (a following layer scale folded in)."""

@@ -1,13 +1,12 @@
 """A pre-norm transformer layer: the middle of MCt, the whole of the Base text tower and of the ViT image towers."""
 
-from collections import OrderedDict
+import copy
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mcliplib.layers.attention import SelfAttention
+from mcliplib.layers.attention import SelfAttention, token_at
 from mcliplib.layers.fold import affine, after_layer_norm, as_linear, plain_layer_norm, require_eval
-from mcliplib.layers.residual import Residual
 
 
 class TransformerLayer(nn.Module):
@@ -35,12 +34,16 @@ class TransformerLayer(nn.Module):
         x = x + self.attention(self.norm1(x))
         return x + self.fc2(self.act(self.fc1(self.norm2(x))))
 
-    def fuse(self) -> nn.Sequential:
-        """Two residuals; the norms' scales and shifts and the attention's scale are in the weights after them."""
+    def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """The output at one token of each sample, `at`, without computing the others."""
+        x = token_at(x, at) + self.attention.read(self.norm1(x), at)
+        return x + self.fc2(self.act(self.fc1(self.norm2(x))))
+
+    def fuse(self) -> "TransformerLayer":
+        """The same with the norms' scales and shifts and the attention's scale folded into the weights."""
         require_eval(self)
-        attention = OrderedDict(norm=plain_layer_norm(self.norm1), attention=self.attention.fuse(self.norm1))
-        fc1 = as_linear(after_layer_norm(self.norm2, affine(self.fc1)))
-        ffn = OrderedDict(norm=plain_layer_norm(self.norm2), fc1=fc1, act=nn.GELU(), fc2=as_linear(affine(self.fc2)))
-        return nn.Sequential(
-            OrderedDict(token_mixer=Residual(nn.Sequential(attention)), ffn=Residual(nn.Sequential(ffn)))
-        ).eval()
+        fused = copy.deepcopy(self)
+        fused.norm1, fused.norm2 = plain_layer_norm(self.norm1), plain_layer_norm(self.norm2)
+        fused.attention = self.attention.fuse(self.norm1)
+        fused.fc1 = as_linear(after_layer_norm(self.norm2, affine(self.fc1)))
+        return fused

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import mcliplib
 from mcliplib import reparameterize
 from mcliplib.layers import (
     AttentionBlock,
@@ -18,8 +19,11 @@ from mcliplib.layers import (
     RepMixer,
     RepMixerBlock,
     SelfAttention,
+    TransformerLayer,
     patch_embed,
 )
+from mcliplib.layers.depthwise import WideDepthwise
+from mcliplib.text_encoder import TextConfig, TokenRepMixer
 from tests.conftest import randomize_
 
 BLOCKS = {
@@ -87,6 +91,31 @@ def test_fold_is_wrong_when_statistics_drift(randomize):
     block.conv.bn.running_mean.add_(1.0)
     x = torch.randn(2, 8, 5, 5)
     assert not torch.allclose(folded(x), block(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_reading_one_token_is_the_whole_layer_at_that_token(randomize, causal, folded, train):
+    """Forward and gradient, at the ends and in the middle, also where BatchNorm sees all tokens."""
+    layer = randomize(nn.Sequential(TransformerLayer(16, head_dim=8, mlp_ratio=4, causal=causal),
+                                    TokenRepMixer(TextConfig(width=16))).double())  # fmt: skip
+    layer = mcliplib.reparameterize(layer.eval()) if folded else layer.train(train)
+    for part in layer:
+        x = torch.randn(3, 30, 16, dtype=torch.float64, requires_grad=True)
+        at = torch.tensor([0, 29, 13])
+        whole, read = part(x)[torch.arange(3), at], part.read(x, at)
+        torch.testing.assert_close(read, whole)
+        gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (whole, read)]
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("channels", "multiplier", "stride"), [(4, 2, 2), (6, 3, 1)])
+def test_wide_depthwise_is_the_grouped_convolution(channels, multiplier, stride):
+    conv = nn.Conv2d(channels, multiplier * channels, 7, stride=stride, padding=3, groups=channels).double()
+    x = torch.randn(2, channels, 9, 11, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(WideDepthwise(conv)(x), conv(x), rtol=1e-12, atol=1e-12)
 
 
 def test_causal_attention_sees_no_later_token():
