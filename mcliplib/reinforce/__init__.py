@@ -4,14 +4,22 @@ from mcliplib.reinforce import augment
 from mcliplib.reinforce.embeddings import Embeddings, split_teachers
 from mcliplib.reinforce.format import ReinforcedSample, from_members, to_members
 from mcliplib.reinforce.params import Augmentation, AugmentSettings
+from mcliplib.reinforce.protocols import Captioner, Teacher
+from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.runner import RunResult, run
 
 __all__ = [
     "AugmentSettings",
     "Augmentation",
+    "Captioner",
     "Embeddings",
+    "ReinforceSettings",
     "ReinforcedSample",
+    "RunResult",
+    "Teacher",
     "augment",
     "from_members",
+    "run",
     "split_teachers",
     "to_members",
 ]

@@ -1,0 +1,153 @@
+"""`manifest.json`: what a reinforced data set is made of and how; no times in it, so that equal runs give equal bytes.
+
+While a run is under way, the manifest holds only what the set is being made of (`identity`), and each finished shard
+has a record in the folder `.records`. At the end, all is put into the manifest.
+"""
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mcliplib.errors import UserError
+from mcliplib.reinforce.protocols import Captioner, Teacher
+from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.store import Store
+from mcliplib.reinforce.survey import Task
+from mcliplib.reinforce.work import ShardDone
+
+MANIFEST = "manifest.json"
+RECORDS = ".records"
+_FORMAT = 1
+_LIBRARIES = ("mcliplib", "torch", "pillow", "numpy")  # those that the bytes depend on
+Json = dict[str, Any]
+
+
+def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings: ReinforceSettings) -> Json:
+    """What decides the output beside the input."""
+    return {
+        "settings": _plain(dataclasses.asdict(settings)),
+        "teachers": [
+            {"name": one.name, "identity": dict(one.identity), "dim": one.dim, "image_size": one.image_size}
+            for one in teachers
+        ],
+        "captioner": captioner and {"name": captioner.name, "identity": dict(captioner.identity)},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raises a UserError that names what a run was begun with and what it would go on with, if they differ."""
+    differences = [f"{name} was {old}, is {new}" for name, old, new in _differences("", before, now)]
+    if differences:
+        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise UserError(
+            f"{where} was begun otherwise: {'; '.join(differences[:3])}{more}; "
+            "resume it with what it was begun with, or choose another output folder"
+        )
+
+
+def fingerprints(tasks: Sequence[Task]) -> list[Json]:
+    """The input as the manifest names it."""
+    return [{"name": task.source.name, "samples": task.count, "sha256": task.fingerprint} for task in tasks]
+
+
+def check_input(before: Sequence[Json] | None, tasks: Sequence[Task], where: str) -> None:
+    """Raises a UserError if the input is not that of the run's beginning; names may differ, samples may not."""
+    then = [(one["samples"], one["sha256"]) for one in before or []]
+    now = [(task.count, task.fingerprint) for task in tasks]
+    if before is None or then == now:
+        return
+    if len(then) != len(now):
+        what = f"it had {len(then)} parts, this one has {len(now)}"
+    else:
+        changed = [task.source.name for task, old, new in zip(tasks, then, now, strict=True) if old != new]
+        what = f"{changed[0]} is another"
+    raise UserError(f"{where} was begun with another input: {what}; name the same one, or another output folder")
+
+
+def beginning(named: Json, tasks: Sequence[Task]) -> Json:
+    """The manifest of a run that is not finished."""
+    return {"format": _FORMAT, "status": "incomplete", "identity": named, "inputs": fingerprints(tasks)}
+
+
+def whole(named: Json, tasks: Sequence[Task], records: Mapping[int, Json], status: str) -> Json:
+    """The manifest of the shards that there are; of the others, it holds the skips that the survey knows."""
+    done = [(task, records[task.index]) for task in tasks if task.index in records]
+    skipped = [skip for task in tasks for skip in skips_of(task, records)]
+    return {
+        **beginning(named, tasks),
+        "status": status,
+        "counts": {
+            "samples": sum(record["samples"] for _, record in done),
+            "skipped": len(skipped),
+            "reasons": dict(sorted(Counter(skip["reason"] for skip in skipped).items())),
+        },
+        "shards": [
+            {"file": task.file, "input": task.source.name, "input_broken": task.broken}
+            | {name: record[name] for name in ("samples", "bytes", "sha256")}
+            for task, record in done
+        ],
+        "skipped": skipped,
+    }
+
+
+def skips_of(task: Task, records: Mapping[int, Json]) -> list[Json]:
+    """What is known of the shard's skips; all, where it is done."""
+    if task.index in records:
+        return list(records[task.index]["skipped"])
+    return [dataclasses.asdict(skip) for skip in task.skips.values()]
+
+
+def skip_count(task: Task, records: Mapping[int, Json]) -> int:
+    """How many skips of the shard are known."""
+    return len(records[task.index]["skipped"] if task.index in records else task.skips)
+
+
+def record_of(done: ShardDone) -> Json:
+    """One finished shard as its record holds it."""
+    return {
+        "samples": done.samples,
+        "bytes": done.written.bytes,
+        "sha256": done.written.sha256,
+        "skipped": [dataclasses.asdict(skip) for skip in done.skipped],
+    }
+
+
+def record_name(task: Task) -> str:
+    """Where the record of a finished shard is."""
+    return f"{RECORDS}/{task.index:06d}.json"
+
+
+def finished(store: Store, tasks: Sequence[Task]) -> dict[int, Json]:
+    """The records of the shards that are there in full."""
+    found = {task.index: store.read_json(record_name(task)) for task in tasks}
+    return {
+        task.index: record
+        for task in tasks
+        if (record := found[task.index]) is not None and store.size(task.file) == record["bytes"]
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of each leaf that differs."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for inner in sorted({*before, *now}):
+            yield from _differences(f"{name}.{inner}".lstrip("."), before.get(inner), now.get(inner))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{name}[{number}]", old, new)
+    elif before != now:
+        yield name, before, now

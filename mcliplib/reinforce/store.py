@@ -1,0 +1,112 @@
+"""The output folder, on this machine or anywhere that fsspec writes to; each file appears whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsspec.implementations.local import LocalFileSystem
+
+from mcliplib.data.shards import write_shard
+from mcliplib.errors import UserError
+from mcliplib.reinforce.sources import open_fs
+
+
+class Written(NamedTuple):
+    """A shard in the store."""
+
+    bytes: int
+    sha256: str
+
+
+class Store:
+    """Files in one folder.
+
+    Args:
+        root: path or URL of the folder; made when something is written.
+
+    Raises:
+        UserError: there is no such file system, or a file is in the folder's place.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root)
+        self._fs, self._path = open_fs(self.root)
+        self._local = isinstance(self._fs, LocalFileSystem)
+        if self._fs.isfile(self._path):
+            raise UserError(f"{self.root}: is a file; name a folder for the output")
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.root,)
+
+    def names(self) -> list[str]:
+        """The names of the files and folders here, sorted."""
+        if not self._fs.exists(self._path):
+            return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path, detail=False))
+
+    def size(self, name: str) -> int | None:
+        """In bytes; None where there is no such file."""
+        try:
+            return int(self._fs.info(self._at(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The object in the file, None where there is no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            content = json.loads(self._fs.cat_file(self._at(name)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(f"{self.root}/{name}: is damaged ({error}); remove it") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{self.root}/{name}: is damaged (no JSON object); remove it")
+        return content
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write or replace the file."""
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        with self._written(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def write_shard(self, name: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Written:
+        """Write or replace a shard while its samples come in."""
+        with self._written(name) as path:
+            write_shard(path, samples)
+            with path.open("rb") as file:
+                return Written(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all that is in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._at(name), recursive=True)
+
+    def _at(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+    @contextlib.contextmanager
+    def _written(self, name: str) -> Iterator[Path]:
+        """A temporary path to write to; on this machine beside the file that it becomes at the end.
+
+        (Object stores show an upload when it is complete.)
+        """
+        target = Path(self._at(name))
+        if self._local:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.parent if self._local else None
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=beside, ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / target.name
+            yield path
+            if self._local:
+                os.replace(path, target)
+            else:
+                self._fs.put_file(str(path), self._at(name))

@@ -1,0 +1,267 @@
+"""One shard: decode, augment in threads, ask the captioner and the teachers in batches, write.
+
+Batches are consecutive samples of the shard, so that the floats do not depend on how many threads there are or on which
+shards were done before.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from mcliplib.data.report import Skip
+from mcliplib.data.sample import GiantImageError, decode_image
+from mcliplib.errors import UserError
+from mcliplib.reinforce import augment
+from mcliplib.reinforce.format import ReinforcedSample, to_members
+from mcliplib.reinforce.params import Augmentation
+from mcliplib.reinforce.protocols import Captioner, Teacher
+from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.sources import RawSample
+from mcliplib.reinforce.store import Store, Written
+from mcliplib.reinforce.survey import Task
+
+STAGES = ("wait", "captioner", "teachers", "write")
+_AHEAD = 2  # groups of samples that are augmented while the teachers look at one
+
+
+class Prepared(NamedTuple):
+    """A sample, decoded, and its views at each size that a teacher wants."""
+
+    raw: RawSample
+    image: Image.Image
+    augmentations: tuple[Augmentation, ...]
+    views: dict[int, Tensor]  # side in pixels -> [N, 3, side, side] in [0, 1]
+
+
+class ShardDone(NamedTuple):
+    """What became of one source.
+
+    `seconds` are the main thread's: `wait` for decoding and augmenting, then `captioner`, `teachers` and `write`.
+    """
+
+    written: Written
+    samples: int
+    skipped: list[Skip]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ShardWorker:
+    """All that the work on any shard needs.
+
+    Attributes:
+        teachers: asked in this order.
+        captioner: None for no synthetic captions.
+        settings: of the run.
+        workers: threads that decode and augment. The result does not depend on it.
+    """
+
+    teachers: Sequence[Teacher]
+    captioner: Captioner | None
+    settings: ReinforceSettings
+    workers: int = 1
+
+    def run(self, task: Task, store: Store, advance: Callable[[int], object] = lambda count: None) -> ShardDone:
+        """Reinforce one source and write its shard, whole or not at all.
+
+        Args:
+            task: the source, and what of it is left out.
+            store: where the shard goes.
+            advance: called with a number of samples that are done with, now and then.
+
+        Raises:
+            UserError: the source is not what the survey saw, or a teacher or the captioner breaks its promises.
+        """
+        progress = _Progress(advance)
+        with ThreadPoolExecutor(self.workers) as pool, _torch_threads(self.settings.threads), torch.inference_mode():
+            samples = self._samples(task, pool, progress)
+            try:
+                written = store.write_shard(task.file, samples)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        progress.lap("write")
+        return ShardDone(written, progress.samples, progress.skipped, progress.seconds)
+
+    def _samples(
+        self, task: Task, pool: ThreadPoolExecutor, progress: "_Progress"
+    ) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Key and members of each sample of the output."""
+        dims = [teacher.dim for teacher in self.teachers]
+        for group in self._prepared(task, pool, progress):
+            progress.lap("wait")
+            captions = self._captions(group)
+            progress.lap("captioner")
+            image_emb = self._image_embeddings(group)
+            texts = [[one.raw.caption, *made] for one, made in zip(group, captions, strict=True)]
+            text_emb = self._text_embeddings(texts)
+            progress.lap("teachers")
+            for one, made, images, words in zip(group, captions, image_emb, text_emb, strict=True):
+                sample = _reinforced(one, made, images, words)
+                yield sample.key, to_members(sample, self.settings.dtype, self.settings.augment, dims)
+            progress.done(len(group))
+            progress.lap("write")
+
+    def _prepared(self, task: Task, pool: ThreadPoolExecutor, progress: "_Progress") -> Iterator[list[Prepared]]:
+        """Groups of decoded samples, in order; the next ones are under way meanwhile."""
+        size = max(1, self.settings.batch_size // self.settings.augmentations)
+        waiting: deque[list[Future[Prepared | Skip]]] = deque([[]])
+        for raw in _usable(task, progress):
+            if len(waiting[-1]) == size:
+                if len(waiting) > _AHEAD:
+                    yield from _collected(waiting.popleft(), progress)
+                waiting.append([])
+            waiting[-1].append(pool.submit(self._prepare, task.source.name, raw))
+        for futures in waiting:
+            yield from _collected(futures, progress)
+
+    def _prepare(self, source: str, raw: RawSample) -> Prepared | Skip:
+        settings = self.settings
+        try:
+            image = decode_image(raw.image, max_pixels=settings.max_pixels)
+        except GiantImageError:
+            return Skip(source, raw.key, "giant image")
+        except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            return Skip(source, raw.key, "corrupt image")
+        generator = generator_for(settings.seed, raw.key)
+        drawn = tuple(augment.sample(image.size, generator, settings.augment) for _ in range(settings.augmentations))
+        sides = sorted({teacher.image_size for teacher in self.teachers})
+        views = {
+            side: torch.stack([augment.apply(image, one, side, settings.augment, key=raw.key) for one in drawn])
+            for side in sides
+        }
+        return Prepared(raw, image, drawn, views)
+
+    def _captions(self, group: Sequence[Prepared]) -> list[list[str]]:
+        count = self.settings.captions
+        if self.captioner is None or count == 0:
+            return [[] for _ in group]
+        keys = [one.raw.key for one in group]
+        made = self.captioner.caption([one.image for one in group], keys, count, self.settings.seed)
+        if len(made) != len(group) or any(len(captions) != count for captions in made):
+            raise UserError(f"captioner {self.captioner.name}: did not make {count} captions for each of {keys}")
+        return made
+
+    def _image_embeddings(self, group: Sequence[Prepared]) -> list[Tensor]:
+        """[N, D] for each sample."""
+        columns = []
+        for teacher in self.teachers:
+            pixels = torch.cat([one.views[teacher.image_size] for one in group])
+            rows = [teacher.encode_pixels(part) for part in pixels.split(self.settings.batch_size)]
+            columns.append(_checked(teacher, rows, len(pixels)))
+        return list(torch.cat(columns, dim=1).split(self.settings.augmentations))
+
+    def _text_embeddings(self, texts: Sequence[Sequence[str]]) -> list[Tensor]:
+        """[1 + M, D] for each sample."""
+        flat = [text for one in texts for text in one]
+        size = self.settings.batch_size
+        columns = []
+        for teacher in self.teachers:
+            rows = [teacher.encode_texts(flat[start : start + size]) for start in range(0, len(flat), size)]
+            columns.append(_checked(teacher, rows, len(flat)))
+        return list(torch.cat(columns, dim=1).split([len(one) for one in texts]))
+
+
+def generator_for(seed: int, key: str) -> Generator:
+    """The generator of one sample's augmentations; the same on every machine and in every process."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@dataclass
+class _Progress:
+    """What one shard's work has come to so far."""
+
+    advance: Callable[[int], object]
+    samples: int = 0
+    skipped: list[Skip] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    last: float = field(default_factory=time.perf_counter)
+
+    def done(self, count: int) -> None:
+        self.samples += count
+        self.advance(count)
+
+    def skip(self, skip: Skip) -> None:
+        self.skipped.append(skip)
+        self.advance(1)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] += now - self.last
+        self.last = now
+
+
+def _usable(task: Task, progress: _Progress) -> Iterator[RawSample]:
+    """The samples that the survey let pass; the others are noted.
+
+    Raises:
+        UserError: the source holds other samples than it did at the survey.
+    """
+    count = 0
+    for position, raw in enumerate(task.source.read({})):
+        count += 1
+        if skip := task.skips.get(position):
+            progress.skip(skip)
+        elif raw.fault:
+            raise UserError(f"{task.source.name}: {raw.key} has changed during the run ({raw.fault}); start again")
+        else:
+            yield raw
+    if count != task.count:
+        raise UserError(f"{task.source.name}: has changed during the run, {task.count} samples became {count}")
+
+
+def _collected(futures: Sequence[Future[Prepared | Skip]], progress: _Progress) -> Iterator[list[Prepared]]:
+    """One group, or none if all its samples are faulty."""
+    results = [future.result() for future in futures]
+    for result in results:
+        if isinstance(result, Skip):
+            progress.skip(result)
+    if group := [result for result in results if isinstance(result, Prepared)]:
+        yield group
+
+
+def _checked(teacher: Teacher, rows: Sequence[Tensor], count: int) -> Tensor:
+    """[count, dim] float32 on the CPU."""
+    embeddings = torch.cat([part.cpu().float() for part in rows])
+    if embeddings.shape != (count, teacher.dim):
+        raise UserError(
+            f"teacher {teacher.name}: gave {list(embeddings.shape)} for {count} inputs, promised {teacher.dim} columns"
+        )
+    return embeddings
+
+
+def _reinforced(one: Prepared, captions: Sequence[str], image_emb: Tensor, text_emb: Tensor) -> ReinforcedSample:
+    raw = one.raw
+    return ReinforcedSample(
+        key=raw.key,
+        augmentations=one.augmentations,
+        synthetic_captions=tuple(captions),
+        image_emb=image_emb,
+        text_emb=text_emb,
+        caption=raw.caption,
+        url=raw.url,
+        uid=raw.uid,
+        image=raw.image,
+        image_extension=raw.image_extension,
+        meta=raw.meta,
+    )
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
