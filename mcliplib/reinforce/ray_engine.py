@@ -34,6 +34,7 @@ def run_ray(
         actors: how many; by default one for each GPU of the cluster, else one for as many cores as torch has threads.
 
     Raises:
+        ray.exceptions.RayError: an actor cannot unpickle its teachers (their modules must be importable there).
         UserError: Ray is not installed, a shard fails, or it takes its actor with it three times.
     """
     ray = _import_ray()
@@ -69,7 +70,7 @@ class _Crew:
 
     def hire(self) -> Any:
         """A new actor."""
-        self._actors.append(self._make.remote(self._worker, self._store))
+        self._actors.append(self._make.remote([self._worker], self._store))
         return self._actors[-1]
 
     def dismiss(self) -> None:
@@ -79,13 +80,19 @@ class _Crew:
 
 
 class _Actor:
-    """Lives in a process of its own."""
+    """Lives in a process of its own.
 
-    def __init__(self, worker: ShardWorker, store: Store) -> None:
-        self._worker, self._store = worker, store
+    It gets its worker with its first shard: an error in unpickling is then that shard's, and not a mysterious death.
+    """
+
+    def __init__(self, worker: list[Any], store: Store) -> None:
+        self._reference, self._store = worker[0], store
+        self._worker: ShardWorker | None = None
 
     def run(self, task: Task) -> ShardDone:
         """Do one shard."""
+        if self._worker is None:
+            self._worker = _import_ray().get(self._reference)
         return self._worker.run(task, self._store)
 
 

@@ -97,11 +97,11 @@ def run(
     with _bar("surveying", None, progress) as bar:
         tasks = survey(find_sources(input, settings.shard_size), bar.update)
     manifest.check_input(begun.get("inputs"), tasks, store.root)
+    store.clean()
     if begun.get("status") == "complete":
         store.remove(manifest.RECORDS)
         counts = begun["counts"]
         return RunResult(store.root, counts["samples"], counts["reasons"], 0, time.perf_counter() - start, {})
-    _clean(store)
     if not begun:
         store.write_json(manifest.MANIFEST, manifest.beginning(named, tasks))
     job = _Job(store, named, tasks, max_skipped)
@@ -139,7 +139,8 @@ class _Job:
         return made, stages
 
     def finish(self) -> dict[str, Any]:
-        """Write the manifest of the whole set; the records of its shards go."""
+        """Write the manifest of the whole set; the records of its shards go, and what dead actors left."""
+        self._store.clean()
         content = manifest.whole(self._named, self._tasks, self._records, "complete")
         self._store.write_json(manifest.MANIFEST, content)
         self._store.remove(manifest.RECORDS)
@@ -195,13 +196,6 @@ def _begun(store: Store, resume: bool) -> dict[str, Any]:
         state = "a finished" if begun.get("status") == "complete" else "an unfinished"
         raise UserError(f"{store.root}: holds {state} run; resume it (--resume), or name another folder")
     return begun
-
-
-def _clean(store: Store) -> None:
-    """Remove what a killed run left half written."""
-    for name in store.names():
-        if name.startswith(".unfinished-"):
-            store.remove(name)
 
 
 def _bar(what: str, total: int | None, progress: bool, initial: int = 0) -> "tqdm[Any]":

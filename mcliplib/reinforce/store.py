@@ -15,6 +15,8 @@ from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.reinforce.sources import open_fs
 
+_UNFINISHED = ".unfinished-"
+
 
 class Written(NamedTuple):
     """A shard in the store."""
@@ -90,6 +92,12 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._at(name), recursive=True)
 
+    def clean(self) -> None:
+        """Remove what killed processes left half written."""
+        for name in self.names():
+            if name.startswith(_UNFINISHED):
+                self.remove(name)
+
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
 
@@ -103,7 +111,7 @@ class Store:
         if self._local:
             target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.parent if self._local else None
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=beside, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
             path = Path(folder) / target.name
             yield path
             if self._local:
