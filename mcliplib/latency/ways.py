@@ -40,7 +40,7 @@ class Way:
     name: str
     precision: Precision
     prepare: Callable[[nn.Module, Tensor], Run]
-    missing: Callable[[], str | None] = nothing
+    missing: Callable[[], str | None]
 
 
 def eager(tower: nn.Module, example: Tensor, *, dtype: torch.dtype = torch.float32) -> Run:
@@ -125,7 +125,7 @@ WAYS: tuple[Way, ...] = (
     _way("eager", eager, nothing),
     _way("compiled", compiled, no_compiler),
     _way("ahead_of_time", ahead_of_time, no_compiler),
-    Way("autocast_bf16", "bfloat16", autocast),
+    Way("autocast_bf16", "bfloat16", autocast, nothing),
     _way("eager", eager, nothing, bf16=True),
     _way("compiled", compiled, no_compiler, bf16=True),
     _way("ahead_of_time", ahead_of_time, no_compiler, bf16=True),
