@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -35,7 +35,8 @@ Engine = Literal["local", "ray"]
 Records = dict[int, dict[str, Any]]
 
 
-class RunResult(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RunResult:
     """What a run came to.
 
     Attributes:
