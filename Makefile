@@ -39,7 +39,7 @@ lint: env ## Check style, format and types
 	$(BIN)/mypy
 
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,build,book,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,teachers,build,book,test,dev]'
 	@grep '^#' requirements.lock > requirements.lock.new
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^pip==' | sed -E 's/\+[a-z0-9.]+$$//' \
 	  | LC_ALL=C sort -f >> requirements.lock.new

@@ -1,0 +1,86 @@
+"""From the training sets to trained heads."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mcliplib.data import Sample, data_root, list_datasets, load_samples
+from mcliplib.reinforce.params import AugmentSettings
+from mcliplib.reinforce.teachers.conse import LiteFeatures
+from mcliplib.reinforce.teachers.heads import save_heads
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
+from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
+from mcliplib.reinforce.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
+from mcliplib.reinforce.teachers.training import HeadData, HeadSettings, train_heads
+from mcliplib.reinforce.teachers.views import image_views
+
+VIEWS = 2
+AUGMENTATIONS = AugmentSettings(size=IMAGE_SIZE, crop_scale=(0.3, 1.0))
+SETTINGS = {
+    "lite0": HeadSettings(epochs=40, learning_rate=3e-3, mixup=0.3, seed=0),
+    "lite2": HeadSettings(epochs=40, learning_rate=3e-3, mixup=0.3, seed=1),
+}
+
+
+def head_data(
+    variant: str,
+    samples: Sequence[Sample],
+    text: MiniLM,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> HeadData:
+    """The frozen features that one variant's heads are trained on; the pictures' are kept in `cache`.
+
+    Args:
+        variant: "lite0" or "lite2".
+        samples: training pairs.
+        text: embeds their texts.
+        cache: folder; `.cache/teachers` in the data folder unless given.
+        progress: told what is being computed.
+    """
+    images = image_views(
+        LiteFeatures(variant, text),
+        samples,
+        AUGMENTATIONS,
+        views=VIEWS,
+        seed=0,
+        cache=cache or data_root() / ".cache" / "teachers",
+        progress=progress,
+    )
+    captions = torch.tensor(caption_numbers(samples))
+    return HeadData(images, _texts(samples, text), torch.tensor(WEIGHTS), captions)
+
+
+def _texts(samples: Sequence[Sample], text: MiniLM) -> Tensor:
+    said = [way for sample in samples for way in ways_to_say(sample)]
+    index = {way: number for number, way in enumerate(dict.fromkeys(said))}
+    found = text(list(index))
+    return found[[index[way] for way in said]].clone().reshape(len(samples), len(WEIGHTS), WIDTH)
+
+
+def train_teachers(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Train the heads of every variant on all training sets and write one file each.
+
+    Args:
+        output: folder; `data/teachers` unless given.
+        progress: told what is being done.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the extra `teachers` is not installed, or there is no data folder.
+    """
+    text = MiniLM()
+    samples = load_samples(list_datasets("train"))
+    paths = []
+    for variant, settings in SETTINGS.items():
+        data = head_data(variant, samples, text, progress=progress)
+        heads = train_heads(data, settings, lambda epoch, loss: progress(f"epoch {epoch}: loss {loss:.3f}"))
+        path = (output or data_root() / "teachers") / f"{variant}.safetensors"
+        save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings)})
+        paths.append(path)
+    return paths

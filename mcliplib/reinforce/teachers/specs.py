@@ -1,0 +1,53 @@
+"""Teachers by name: `lit-lite0`, `lit-lite2`, `open_clip:ViT-L-14/openai`; the untrained baseline is `conse-lite2`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mcliplib.errors import UserError
+from mcliplib.reinforce.protocols import Teacher
+
+if TYPE_CHECKING:
+    from mcliplib.reinforce.teachers.minilm import MiniLM
+
+LOCAL = ("lit-lite0", "lit-lite2", "conse-lite0", "conse-lite2")
+ENSEMBLE = ("lit-lite0", "lit-lite2")  # our two teachers; the paper's are open_clip's two ViT-L-14
+
+
+class ScorableTeacher(Teacher, Protocol):
+    """A teacher that also takes pictures, and so is an `mcliplib.evaluate` encoder."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pictures of any size to normalised features [N, dim]."""
+
+
+def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM | None" = None) -> ScorableTeacher:
+    """A teacher from its name; only then are its libraries imported.
+
+    Args:
+        spec: one of `LOCAL`, or `open_clip:NAME/TAG` with a model and a tag of pretrained weights that open_clip knows,
+            or a checkpoint file as the tag.
+        device: where it runs.
+        text: a MiniLM to share between local teachers.
+
+    Raises:
+        UserError: no such teacher, or what it needs is not installed or cannot be fetched.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "open_clip":
+        name, slash, tag = rest.partition("/")
+        if not (name and slash and tag):
+            raise UserError(f"teacher {spec!r}: write open_clip:NAME/TAG, for example open_clip:ViT-L-14/openai")
+        from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
+
+        return OpenClipTeacher(name, tag, device)
+    if spec not in LOCAL:
+        raise UserError(f"unknown teacher {spec!r}: it is one of {', '.join(LOCAL)}, or open_clip:NAME/TAG")
+    from mcliplib.reinforce.teachers.heads import Heads
+    from mcliplib.reinforce.teachers.locked import LockedTeacher
+
+    kind, _, variant = spec.partition("-")
+    return LockedTeacher(variant, device, heads=Heads() if kind == "conse" else None, text=text, name=spec)

@@ -1,0 +1,148 @@
+"""Training the heads: contrastive, on cached features; equal captions are all matches (2111.07991, 2004.11362)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mcliplib.errors import UserError
+from mcliplib.reinforce.teachers.heads import Heads
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How heads are trained.
+
+    Attributes:
+        epochs: passes over the pairs; each picture is seen in one of its views each time, with one of its texts.
+        batch_size: pairs, among which the others are the negatives.
+        learning_rate: of AdamW at its peak; linear warm-up over a tenth of the steps, then a cosine to zero.
+        weight_decay: towards the untrained heads, whose output layers are zero.
+        dropout: of the heads' inputs and hidden layers.
+        noise: standard deviation of Gaussian noise on the normalised text embeddings, as a share of their norm.
+        mixup: the largest share of another picture that is mixed into each picture's features and targets.
+        image_hidden: width of the image head's hidden layer.
+        text_hidden: width of the text head's.
+        seed: of the weights, the order, the choice of views and texts, dropout, noise and mixing.
+
+    Raises:
+        UserError: a value that cannot be trained with.
+    """
+
+    epochs: int = 40
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    dropout: float = 0.2
+    noise: float = 0.0
+    mixup: float = 0.0
+    image_hidden: int = 384
+    text_hidden: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.image_hidden, self.text_hidden) < 1 or self.batch_size < 2:
+            raise UserError(f"heads: epochs and widths must be at least 1, batch_size at least 2; got {self}")
+        if not (self.learning_rate > 0 and 0 <= self.dropout < 1 and 0 <= self.mixup <= 0.5):
+            raise UserError(f"heads: learning_rate > 0, dropout in [0, 1), mixup in [0, 0.5]; got {self}")
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """Cached frozen features of the training pairs.
+
+    Attributes:
+        images: [views, N, 1664], any float type.
+        texts: [N, K, 384], K ways of saying what is in the picture.
+        weights: [K], how often each way is drawn.
+        captions: [N], pictures with equal numbers have the same caption.
+    """
+
+    images: Float[Tensor, "views n 1664"]
+    texts: Float[Tensor, "n k 384"]
+    weights: Float[Tensor, " k"]
+    captions: Int[Tensor, " n"]
+
+    def subset(self, index: Int[Tensor, " m"]) -> "HeadData":
+        """The pairs of an index."""
+        return HeadData(self.images[:, index], self.texts[index], self.weights, self.captions[index])
+
+
+def train_heads(
+    data: HeadData, settings: HeadSettings, progress: Callable[[int, float], None] = lambda epoch, loss: None
+) -> Heads:
+    """Heads in eval mode; equal data, settings and machine give equal heads.
+
+    Args:
+        data: features of the pairs.
+        settings: see there.
+        progress: told each epoch's number, from 1, and mean loss in nats.
+    """
+    with torch.random.fork_rng(devices=[]):  # initialisation and dropout know only the global generator
+        torch.manual_seed(settings.seed)
+        heads = Heads(
+            image_hidden=settings.image_hidden, text_hidden=settings.text_hidden, dropout=settings.dropout
+        ).train()
+        _fit(heads, data, settings, progress)
+    return heads.eval().requires_grad_(False)
+
+
+def _fit(heads: Heads, data: HeadData, settings: HeadSettings, progress: Callable[[int, float], None]) -> None:
+    generator = torch.Generator().manual_seed(settings.seed)
+    number = len(data.captions)
+    size = min(settings.batch_size, number)
+    per_epoch = number // size
+    optimizer, schedule = _optimizer(heads, settings, per_epoch * settings.epochs)
+    for epoch in range(1, settings.epochs + 1):
+        total = 0.0
+        for chosen in torch.randperm(number, generator=generator)[: per_epoch * size].split(size):
+            loss = _loss(heads, data, chosen, settings, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach())
+        progress(epoch, total / per_epoch)
+
+
+def _optimizer(
+    heads: Heads, settings: HeadSettings, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    decayed = [p for p in heads.parameters() if p.dim() > 1]
+    others = [p for p in heads.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    warmup = max(1, steps // 10)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _loss(heads: Heads, data: HeadData, chosen: Tensor, settings: HeadSettings, generator: torch.Generator) -> Tensor:
+    """Both directions' cross-entropy over one batch, each picture in one view and with one text."""
+    number = len(chosen)
+    view = torch.randint(len(data.images), (number,), generator=generator)
+    way = torch.multinomial(data.weights, number, replacement=True, generator=generator)
+    images, texts = data.images[view, chosen].float(), data.texts[chosen, way].float()
+    texts = texts + torch.randn(texts.shape, generator=generator) * settings.noise / texts.shape[1] ** 0.5
+    captions = data.captions[chosen]
+    match = (captions[:, None] == captions).float()
+    other = torch.randperm(number, generator=generator)
+    share = torch.rand(number, 1, generator=generator) * settings.mixup
+    images, match = images + share * (images[other] - images), match + share * (match[other] - match)
+    logits = heads.scale * heads.encode_image(images) @ heads.encode_text(texts).T
+    return (soft_cross_entropy(logits, match) + soft_cross_entropy(logits.T, match.T)) / 2
+
+
+def soft_cross_entropy(logits: Float[Tensor, "n m"], match: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the rows; a row's target is its matches, scaled to sum to one."""
+    target = match / match.sum(dim=1, keepdim=True)
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
