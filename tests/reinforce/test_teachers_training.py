@@ -15,7 +15,9 @@ from mcliplib.reinforce.teachers.texts import caption_numbers, ways_to_say
 from mcliplib.reinforce.teachers.training import HeadData, HeadSettings, soft_cross_entropy, train_heads
 from mcliplib.reinforce.teachers.views import image_views
 
-SETTINGS = HeadSettings(epochs=15, batch_size=16, image_hidden=32, text_hidden=16, learning_rate=1e-2, mixup=0.1)
+SETTINGS = HeadSettings(
+    epochs=15, batch_size=16, image_hidden=32, text_hidden=16, learning_rate=1e-2, mixup=0.1, noise=0.0
+)
 
 
 @pytest.fixture
@@ -124,4 +126,5 @@ def test_the_command_refuses_before_it_works(tmp_path, capsys):
     file.touch()
     assert main(["teachers", "train", "--output", str(file)]) == 2
     assert main(["teachers", "score", "--record", "Bad Name"]) == 2
+    assert main(["teachers", "train", "--threads", "0"]) == 2
     assert "name a folder" in capsys.readouterr().err

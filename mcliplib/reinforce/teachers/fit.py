@@ -19,8 +19,8 @@ from mcliplib.reinforce.teachers.views import image_views
 VIEWS = 2
 AUGMENTATIONS = AugmentSettings(size=IMAGE_SIZE, crop_scale=(0.3, 1.0))
 SETTINGS = {
-    "lite0": HeadSettings(epochs=40, learning_rate=3e-3, mixup=0.3, seed=0),
-    "lite2": HeadSettings(epochs=40, learning_rate=3e-3, mixup=0.3, seed=1),
+    "lite0": HeadSettings(seed=0),
+    "lite2": HeadSettings(seed=1),
 }
 
 

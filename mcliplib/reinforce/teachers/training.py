@@ -14,7 +14,7 @@ from mcliplib.reinforce.teachers.heads import Heads
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How heads are trained.
+    """How heads are trained; the defaults were chosen on a part of the training sets (data/teachers/README.md).
 
     Attributes:
         epochs: passes over the pairs; each picture is seen in one of its views each time, with one of its texts.
@@ -34,11 +34,11 @@ class HeadSettings:
 
     epochs: int = 40
     batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.5
     dropout: float = 0.2
-    noise: float = 0.0
-    mixup: float = 0.0
+    noise: float = 0.5
+    mixup: float = 0.3
     image_hidden: int = 384
     text_hidden: int = 256
     seed: int = 0
