@@ -10,6 +10,7 @@ import pytest
 from mcliplib.errors import UserError
 from mcliplib.viz.slider import frames_slider
 from mcliplib.viz.style import PALETTE, use_style
+from mcliplib.viz.table import html_table
 
 matplotlib.use("Agg")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -82,3 +83,11 @@ def test_style_uses_the_palette_on_a_white_card() -> None:
         assert cycle["color"] == list(PALETTE.values())
         assert len(set(zip(cycle["color"], cycle["linestyle"], strict=True))) == len(PALETTE)
         assert plt.rcParams["savefig.facecolor"] == "white"
+
+
+def test_a_table_names_its_rows_and_escapes_its_cells():
+    page = html_table(["model", "size"], [["a<b", 3]], "Sizes & more").data
+    assert '<th scope="row">a&lt;b</th><td>3</td>' in page
+    assert "<caption>Sizes &amp; more</caption>" in page
+    with pytest.raises(UserError, match="2 columns has a row of 1 cells"):
+        html_table(["a", "b"], [["x"]], "")

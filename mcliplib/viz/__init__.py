@@ -4,6 +4,7 @@ from mcliplib.viz.fold_steps import FoldStep, draw_fold_step, trace_fold
 from mcliplib.viz.slider import frames_slider
 from mcliplib.viz.source import show_source
 from mcliplib.viz.style import PALETTE, use_style
+from mcliplib.viz.table import html_table
 from mcliplib.viz.towers import draw_towers
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "draw_fold_step",
     "draw_towers",
     "frames_slider",
+    "html_table",
     "show_source",
     "trace_fold",
     "use_style",
