@@ -9,7 +9,7 @@ from mcliplib.cli import main
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.reinforce.params import AugmentSettings
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, conse
+from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, Frozen, conse
 from mcliplib.reinforce.teachers.heads import Heads, load_heads, save_heads
 from mcliplib.reinforce.teachers.texts import caption_numbers, ways_to_say
 from mcliplib.reinforce.teachers.training import HeadData, HeadSettings, soft_cross_entropy, train_heads
@@ -87,6 +87,16 @@ def test_heads_start_as_the_frozen_towers():
     torch.testing.assert_close(Heads().eval().encode_text(said), said)
 
 
+def test_a_sure_tower_keeps_more_of_what_it_knows(data):
+    heads, features = train_heads(data, SETTINGS), data.images[0, :4]
+    known = torch.nn.functional.normalize(features[:, -384:], dim=-1)
+    features = torch.cat([features[:, :-384], known], dim=-1)
+    unsure, sure = heads.recall(features, torch.zeros(4, 1)), heads.recall(features, torch.ones(4, 1))
+    torch.testing.assert_close(unsure, heads.encode_image(features))
+    assert ((sure * known).sum(dim=-1) > (unsure * known).sum(dim=-1)).all()
+    torch.testing.assert_close(sure.norm(dim=-1), torch.ones(4))
+
+
 class _Features:
     """A tower that counts its questions."""
 
@@ -98,7 +108,7 @@ class _Features:
 
     def __call__(self, pixels):
         self.asked += len(pixels)
-        return pixels.mean(dim=(1, 2, 3))[:, None].expand(-1, IMAGE_WIDTH)
+        return Frozen(pixels.mean(dim=(1, 2, 3))[:, None].expand(-1, IMAGE_WIDTH), torch.ones(len(pixels), 1))
 
 
 def test_views_are_computed_once(tmp_path, colourful):

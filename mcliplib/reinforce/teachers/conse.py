@@ -1,5 +1,7 @@
 """ConSE (Norouzi et al., 1312.5650): a picture is the mean of its likely classes' names, in a text model's space."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
@@ -10,6 +12,18 @@ from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 IMAGE_WIDTH = FEATURES + WIDTH  # of what `LiteFeatures` returns
 _TOP = 20  # classes that have a say
+
+
+class Frozen(NamedTuple):
+    """What is known about pictures without training.
+
+    Attributes:
+        features: 1,280 of the CNN, pooled, and 384 of ConSE, normalised.
+        confidence: probability of the likeliest class; high for photographs of what ImageNet shows.
+    """
+
+    features: Float[Tensor, "n 1664"]
+    confidence: Float[Tensor, "n 1"]
 
 
 class LiteFeatures(nn.Module):
@@ -26,10 +40,11 @@ class LiteFeatures(nn.Module):
         self.register_buffer("class_names", text(list(IMAGENET_CLASSNAMES)).clone())
 
     @torch.inference_mode()
-    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1664"]:
-        """Pixels in [0, 1] to 1,280 pooled features and 384 numbers of ConSE (normalised)."""
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Frozen:
+        """Of pixels in [0, 1]."""
         pooled, logits = self.tower(pixels)
-        return torch.cat([pooled, conse(logits, self.get_buffer("class_names"))], dim=-1)
+        features = torch.cat([pooled, conse(logits, self.get_buffer("class_names"))], dim=-1)
+        return Frozen(features, logits.softmax(dim=-1).amax(dim=-1, keepdim=True))
 
 
 def conse(

@@ -14,7 +14,7 @@ from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.teachers.batching import in_batches
 from mcliplib.reinforce.teachers.conse import LiteFeatures
 from mcliplib.reinforce.teachers.fingerprint import weights_sha256
-from mcliplib.reinforce.teachers.heads import Heads, load_heads
+from mcliplib.reinforce.teachers.heads import KEPT, Heads, load_heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VARIANTS = ("lite0", "lite2")
@@ -60,13 +60,14 @@ class LockedTeacher:
             **self.text.identity(),
             "heads_sha256": weights_sha256(self.heads),
             "image_size": str(IMAGE_SIZE),
+            "kept": str(KEPT),
             **{f"heads_{name}": value for name, value in about.items()},
         }
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:
         """Pixels in [0, 1] to normalised features, float32, on the CPU."""
-        return self.heads.encode_image(self.features(pixels.to(self.device))).float().cpu()
+        return self.heads.recall(*self.features(pixels.to(self.device))).float().cpu()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m 384"]:

@@ -70,7 +70,7 @@ def _view(
     for start in range(0, len(samples), _BATCH):
         chosen = range(start, min(start + _BATCH, len(samples)))
         pixels = [augment.apply(samples[i].image, drawn[i], settings.size, settings) for i in chosen]
-        found[chosen.start : chosen.stop] = features(torch.stack(pixels))
+        found[chosen.start : chosen.stop] = features(torch.stack(pixels)).features
         if start % 2048 == 0 and start:
             progress(f"  {start:,} of {len(samples):,}")
     return found
