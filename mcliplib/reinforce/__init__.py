@@ -7,6 +7,7 @@ from mcliplib.reinforce.params import Augmentation, AugmentSettings
 from mcliplib.reinforce.protocols import Captioner, Teacher
 from mcliplib.reinforce.run_settings import ReinforceSettings
 from mcliplib.reinforce.runner import RunResult, run
+from mcliplib.reinforce.teachers import make_teacher
 
 __all__ = [
     "AugmentSettings",
@@ -19,6 +20,7 @@ __all__ = [
     "Teacher",
     "augment",
     "from_members",
+    "make_teacher",
     "run",
     "split_teachers",
     "to_members",
