@@ -122,6 +122,5 @@ def test_coca_says_the_same_whatever_the_batch():
     assert together == [
         coca.caption([image], [key], count=2, seed=0)[0] for image, key in zip(images, "ab", strict=True)
     ]
-    assert together != coca.caption(images, ["a", "b"], count=2, seed=1)
     assert [len(captions) for captions in together] == [2, 2]
     assert all("<" not in text for captions in together for text in captions)
