@@ -15,15 +15,10 @@ _TOP = 20  # classes that have a say
 
 
 class Frozen(NamedTuple):
-    """What is known about pictures without training.
+    """What is known about pictures without training."""
 
-    Attributes:
-        features: 1,280 of the CNN, pooled, and 384 of ConSE, normalised.
-        confidence: probability of the likeliest class; high for photographs of what ImageNet shows.
-    """
-
-    features: Float[Tensor, "n 1664"]
-    confidence: Float[Tensor, "n 1"]
+    features: Float[Tensor, "n 1664"]  # 1,280 of the CNN, pooled, and 384 of ConSE, normalised
+    confidence: Float[Tensor, "n 1"]  # probability of the likeliest class; high for what ImageNet's photographs show
 
 
 class LiteFeatures(nn.Module):
