@@ -63,7 +63,7 @@ class DecoderCaptioner:
         return [self._captions(image, key, count, seed) for image, key in zip(images, keys, strict=True)]
 
     def _captions(self, image: Image.Image, key: str, count: int, seed: int) -> list[str]:
-        features = self._features(preprocess_image(image, IMAGE_SIZE)[None]).expand(count, -1)
+        features = self._features(preprocess_image(image, IMAGE_SIZE)[None]).features.expand(count, -1)
         decoder = self._decoders[fold_of(self._concepts.get(key, key))]
         start, end = special_tokens(self._tokenizer)
         rows = say(
@@ -146,5 +146,5 @@ def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
             decoder = CaptionDecoder(config)
             decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: no trained decoder ({error}); `mcliplib captioner train` makes it") from error
+        raise UserError(f"{path}: no trained decoder ({error}); train_captioner() makes it") from error
     return decoder.eval().requires_grad_(False), Tokenizer(config.context_length, vocab)
