@@ -8,6 +8,7 @@ from torch import nn
 
 from mcliplib.layers.depthwise import widen_depthwise
 from mcliplib.layers.fold import Foldable, require_eval
+from mcliplib.layers.pointwise import linearize_wide_pointwise
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -20,8 +21,8 @@ def reparameterize(model: Module) -> Module:
 
     The folded convolutions hold their weights channels-last, and so do the feature maps after the first of them: 1x1
     convolutions are then plain matrix products. Depthwise convolutions with several outputs per channel are laid out
-    as `WideDepthwise`. `mcliplib benchmark latency --tune` finds what is faster still on a
-    machine: bfloat16, and `torch.compile` with frozen weights.
+    as `WideDepthwise`, 1x1 convolutions with many weights as `PointwiseLinear`. `mcliplib benchmark latency --tune`
+    finds what is faster still on a machine: bfloat16, and `torch.compile` with frozen weights.
 
     Args:
         model: a model (or any tower or block) in eval mode.
@@ -33,6 +34,7 @@ def reparameterize(model: Module) -> Module:
     holder = nn.Sequential(copy.deepcopy(model))
     _fold_children(holder)
     widen_depthwise(holder)
+    linearize_wide_pointwise(holder)
     holder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(Module, holder[0])
 

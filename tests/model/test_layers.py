@@ -23,6 +23,7 @@ from mcliplib.layers import (
     patch_embed,
 )
 from mcliplib.layers.depthwise import WideDepthwise
+from mcliplib.layers.pointwise import WIDE, PointwiseLinear, linearize_wide_pointwise
 from mcliplib.text_encoder import TextConfig, TokenRepMixer
 from tests.conftest import randomize_
 
@@ -116,6 +117,29 @@ def test_wide_depthwise_is_the_grouped_convolution(channels, multiplier, stride)
     x = torch.randn(2, channels, 9, 11, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(WideDepthwise(conv)(x), conv(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pointwise_linear_is_the_convolution(bias, layout):
+    conv = nn.Conv2d(6, 10, 1, bias=bias).double()
+    x = torch.randn(2, 6, 3, 5, dtype=torch.float64).to(memory_format=layout)
+    with torch.no_grad():
+        torch.testing.assert_close(PointwiseLinear(conv)(x), conv(x), rtol=1e-12, atol=1e-12)
+
+
+def test_only_wide_1x1_convolutions_become_linear():
+    width = 2 * int(WIDE**0.5)
+    layers = nn.Sequential(
+        nn.Conv2d(width, width, 1),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(width, width, 1, groups=2),
+        nn.Conv2d(width, width, 1, stride=2),
+        nn.Conv2d(width, width, 1, padding=1),
+        nn.Conv2d(width, width, 3, padding=1),
+    )
+    linearize_wide_pointwise(layers)
+    assert [type(layer) for layer in layers] == [PointwiseLinear] + 5 * [nn.Conv2d]
 
 
 def test_causal_attention_sees_no_later_token():
