@@ -50,6 +50,7 @@ def write_safetensors(tensors: dict[str, Tensor], path: Path, header: dict[str, 
     """Write a safetensors file with these strings in its header."""
     temporary = _beside(path)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, header)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     temporary.replace(path)
 
 

@@ -115,8 +115,8 @@ def _roofline(
     """Print and note where the eager folded tower's time goes; the machine's limits."""
     from mcliplib.latency import machine, report, shares
     from mcliplib.latency.inputs import example_for, tower_of
-    from mcliplib.latency.timing import using_threads
     from mcliplib.reparam import reparameterize
+    from mcliplib.threads import using_threads
 
     with using_threads(args.threads):
         limits = machine()

@@ -19,16 +19,16 @@ def register(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train the heads on the training sets; a quarter of an hour")
     train.add_argument("--output", type=Path, metavar="DIR", help="where the heads go (default: data/teachers)")
-    _add_threads(train)
+    add_threads(train)
     train.set_defaults(run=run_train)
     score = actions.add_parser("score", help="score each teacher, the ensemble, and the untrained baseline")
     score.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     score.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    _add_threads(score)
+    add_threads(score)
     score.set_defaults(run=run_score)
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
+def add_threads(parser: argparse.ArgumentParser) -> None:
     # not taken from the machine: the last bits of sums depend on it, and on busy cores two are slower than one
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
 
@@ -39,9 +39,9 @@ def run_train(args: argparse.Namespace) -> int:
 
     if args.output is not None and args.output.is_file():
         raise UserError(f"{args.output}: is a file; name a folder for --output")
-    _use_threads(args.threads)
+    use_threads(args.threads)
     start = time.perf_counter()
-    for path in train_teachers(args.output, progress=_say):
+    for path in train_teachers(args.output, progress=say_on_stderr):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"trained in {time.perf_counter() - start:.0f} s")
     return 0
@@ -54,9 +54,9 @@ def run_score(args: argparse.Namespace) -> int:
 
     if args.record:
         check_name(args.record)  # before minutes are spent on what could not be written
-    _use_threads(args.threads)
+    use_threads(args.threads)
     start = time.perf_counter()
-    scores = score_teachers(args.suite, progress=_say)
+    scores = score_teachers(args.suite, progress=say_on_stderr)
     for name, rows in scores.items():
         print(f"== {name}\n{table(rows)}")
     if args.record:
@@ -64,7 +64,7 @@ def run_score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _use_threads(number: int) -> None:
+def use_threads(number: int) -> None:
     import torch
 
     if number < 1:
@@ -92,5 +92,5 @@ def _record(args: argparse.Namespace, scores: "Scores", seconds: float) -> Path:
     )
 
 
-def _say(line: str) -> None:
+def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -3,6 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mcliplib.errors import UserError
+
+_ENOUGH_TO_JUDGE = 100  # samples met before the share of skipped ones can end a pass early
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -35,6 +39,28 @@ class ReadReport:
         """Skipped samples as a share of all samples met, 0 to 1."""
         met = self.read + len(self.skipped)
         return len(self.skipped) / met if met else 0.0
+
+    def skip(self, skip: Skip, max_skipped: float) -> None:
+        """Note a sample that was left out.
+
+        Raises:
+            UserError: as `check_share`, once enough samples were met to judge.
+        """
+        self.skipped.append(skip)
+        if self.read + len(self.skipped) >= _ENOUGH_TO_JUDGE:
+            self.check_share(max_skipped)
+
+    def check_share(self, max_skipped: float) -> None:
+        """Refuse a pass that left out too much.
+
+        Raises:
+            UserError: more than this share (0 to 1) was skipped.
+        """
+        if self.skipped_share > max_skipped:
+            raise UserError(
+                f"{self.skipped_share:.0%} of the samples cannot be used, more than the {max_skipped:.0%} allowed: "
+                f"{self}. Repair the shards, or raise max_skipped if that is acceptable"
+            )
 
     def __str__(self) -> str:
         parts = [f"{self.read:,} samples read"]

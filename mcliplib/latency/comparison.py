@@ -10,11 +10,12 @@ from mcliplib.errors import UserError
 from mcliplib.latency.flops import LayerCost, tower_cost
 from mcliplib.latency.inputs import example_for, tower_of
 from mcliplib.latency.peers import Peer, TowerKind, peer_run
-from mcliplib.latency.timing import Measurement, measure, using_threads
+from mcliplib.latency.timing import Measurement, measure
 from mcliplib.latency.tuning import Candidate, fastest, prepare
 from mcliplib.latency.ways import WAYS, Precision, Run, Way
 from mcliplib.model import MobileCLIP
 from mcliplib.reparam import reparameterize
+from mcliplib.threads import using_threads
 
 AS_TRAINED = "as_trained"  # the tower before folding, eager
 

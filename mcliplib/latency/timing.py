@@ -4,14 +4,13 @@ A round runs every contender once; the next round starts with the next contender
 that a slow second slows both sides, and are told as a median with quartiles.
 """
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
+from mcliplib.threads import using_threads
 
 MIN_ROUNDS = 2  # quartiles need two samples
 
@@ -84,14 +83,3 @@ def spread(values: list[float] | tuple[float, ...]) -> Spread:
     """Median and quartiles of at least two values."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(median, low, high)
-
-
-@contextlib.contextmanager
-def using_threads(count: int | None) -> Iterator[None]:
-    """PyTorch computes with `count` threads inside, and with as many as before outside; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mcliplib.errors import UserError
-from mcliplib.latency.timing import Measurement, Spread, measure, using_threads
+from mcliplib.latency.timing import Measurement, Spread, measure
 from mcliplib.latency.ways import WAYS, Precision, Run, Way
 from mcliplib.reparam import reparameterize
+from mcliplib.threads import using_threads
 
 MIN_COSINE = 0.999
 

@@ -9,9 +9,10 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcliplib.errors import UserError
+from mcliplib.reinforce.params import AugmentSettings
 from mcliplib.reinforce.protocols import Captioner, Teacher
 from mcliplib.reinforce.run_settings import ReinforceSettings
 from mcliplib.reinforce.store import Store
@@ -39,6 +40,28 @@ def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings:
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
+
+
+class MadeWith(NamedTuple):
+    """What a reader of a reinforced set must know."""
+
+    teacher_dims: tuple[int, ...]
+    augment: AugmentSettings
+
+
+def made_with(manifest: Mapping[str, Any]) -> MadeWith:
+    """What a set was made with, from its manifest.
+
+    Raises:
+        UserError: the manifest is of another kind.
+    """
+    try:
+        named = manifest["identity"]
+        stored: dict[str, Any] = named["settings"]["augment"]
+        settings: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
+        return MadeWith(tuple(int(teacher["dim"]) for teacher in named["teachers"]), AugmentSettings(**settings))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{MANIFEST}: does not say what the set was made with ({error!r})") from error
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

@@ -4,18 +4,16 @@ Batches are consecutive samples of the shard, so that the floats do not depend o
 shards were done before.
 """
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mcliplib.data.report import Skip
 from mcliplib.data.sample import GiantImageError, decode_image
@@ -25,9 +23,11 @@ from mcliplib.reinforce.format import ReinforcedSample, to_members
 from mcliplib.reinforce.params import Augmentation
 from mcliplib.reinforce.protocols import Captioner, Teacher
 from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.seeds import generator_of
 from mcliplib.reinforce.sources import RawSample
 from mcliplib.reinforce.store import Store, Written
 from mcliplib.reinforce.survey import Task
+from mcliplib.threads import using_threads
 
 STAGES = ("wait", "captioner", "teachers", "write")
 _AHEAD = 2  # groups of samples that are augmented while the teachers look at one
@@ -82,7 +82,7 @@ class ShardWorker:
             UserError: the source is not what the survey saw, or a teacher or the captioner breaks its promises.
         """
         progress = _Progress(advance)
-        with ThreadPoolExecutor(self.workers) as pool, _torch_threads(self.settings.threads), torch.inference_mode():
+        with ThreadPoolExecutor(self.workers) as pool, using_threads(self.settings.threads), torch.inference_mode():
             samples = self._samples(task, pool, progress)
             try:
                 written = store.write_shard(task.file, samples)
@@ -132,7 +132,7 @@ class ShardWorker:
             return Skip(source, raw.key, "giant image")
         except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             return Skip(source, raw.key, "corrupt image")
-        generator = generator_for(settings.seed, raw.key)
+        generator = generator_of("views", settings.seed, raw.key)
         drawn = tuple(augment.sample(image.size, generator, settings.augment) for _ in range(settings.augmentations))
         sides = sorted({teacher.image_size for teacher in self.teachers})
         views = {
@@ -169,12 +169,6 @@ class ShardWorker:
             rows = [teacher.encode_texts(flat[start : start + size]) for start in range(0, len(flat), size)]
             columns.append(_checked(teacher, rows, len(flat)))
         return list(torch.cat(columns, dim=1).split([len(one) for one in texts]))
-
-
-def generator_for(seed: int, key: str) -> Generator:
-    """The generator of one sample's augmentations; the same on every machine and in every process."""
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @dataclass
@@ -255,13 +249,3 @@ def _reinforced(one: Prepared, captions: Sequence[str], image_emb: Tensor, text_
         image_extension=raw.image_extension,
         meta=raw.meta,
     )
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

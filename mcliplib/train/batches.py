@@ -58,8 +58,7 @@ class PairBatches:
         jitter: float = 0.0,
         keyword_captions: float = 0.5,
     ) -> None:
-        if batch_size > len(samples):
-            raise UserError(f"batch_size {batch_size} is more than the {len(samples)} pairs there are")
+        check_batch_size(batch_size, len(samples))
         self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
         self.min_crop, self.mirror, self.jitter = min_crop, mirror, jitter
         self.keyword_captions = keyword_captions
@@ -70,29 +69,46 @@ class PairBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of one step."""
         rng = np.random.default_rng([self.seed, 1, step])
-        rows = self._indices(step)
+        rows = rows_of(step, len(self.samples), self.batch_size, self.seed)
         pixels = np.stack([self._crop(self.samples[row].image, rng) for row in rows])
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [B, H, W, 3] -> channels_last
-        images = jitter_colours(images, rng, self.jitter)
+        images = jitter_colours(as_pixels(pixels), rng, self.jitter)
         return Batch(images, torch.stack([self._caption(self._tokens[row], rng) for row in rows]))
 
-    def _indices(self, step: int) -> np.ndarray:
-        """Every epoch is a new permutation; a last incomplete batch is dropped, as its pairs come again."""
-        per_epoch = len(self.samples) // self.batch_size
-        epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.samples))
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
-
     def _crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        box = random_crop_box(image.size, rng, self.min_crop)
-        size = (self.image_size, self.image_size)
-        crop = np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
+        crop = crop_of(image, self.image_size, rng, self.min_crop)
         return crop[:, ::-1] if rng.random() < self.mirror else crop
 
     def _caption(self, tokens: Tensor, rng: np.random.Generator) -> Tensor:
         if len(tokens) == 1 or rng.random() >= self.keyword_captions:
             return tokens[0]
         return tokens[rng.integers(1, len(tokens))]
+
+
+def check_batch_size(batch_size: int, samples: int) -> None:
+    """Raises a UserError where there are not enough samples for one batch."""
+    if batch_size > samples:
+        raise UserError(f"batch_size {batch_size} is more than the {samples} pairs there are")
+
+
+def rows_of(step: int, samples: int, batch_size: int, seed: int) -> np.ndarray:
+    """The samples of one batch, as indices.
+
+    Every epoch is a new permutation; a last incomplete batch is dropped, as its pairs come again.
+    """
+    epoch, place = divmod(step, samples // batch_size)
+    order = np.random.default_rng([seed, 2, epoch]).permutation(samples)
+    return order[place * batch_size : (place + 1) * batch_size]
+
+
+def as_pixels(views: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in [0, 1], channels_last."""
+    return torch.from_numpy(views).permute(0, 3, 1, 2).float().div_(255)
+
+
+def crop_of(image: Image.Image, size: int, rng: np.random.Generator, min_area: float) -> np.ndarray:
+    """A random crop as uint8 [size, size, 3]."""
+    box = random_crop_box(image.size, rng, min_area)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def random_crop_box(

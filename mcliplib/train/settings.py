@@ -34,6 +34,9 @@ class TrainSettings:
     Attributes:
         preset: the model, one of `list_models()`.
         data: data sets, roles ("train") or shard paths.
+        reinforced: whether `data` names reinforced sets, and the loss is the reinforced one.
+        distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
+        teacher_scales: inverse temperature of each teacher; one number stands for all of them.
         samples: image-text pairs to see in all.
         batch_size: pairs in a batch; each picture is contrasted with all texts of its batch.
         learning_rate: AdamW's peak learning rate.
@@ -56,6 +59,9 @@ class TrainSettings:
 
     preset: str = "mobileclip_nano"
     data: tuple[str, ...] = ("train",)
+    reinforced: bool = False
+    distill_weight: float = 1.0
+    teacher_scales: tuple[float, ...] = (100.0,)
     samples: int = 205_000
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -92,6 +98,10 @@ class TrainSettings:
             raise UserError(f"beta2 must be in [0, 1), got {self.beta2}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
+        if not 0 <= self.distill_weight <= 1:
+            raise UserError(f"distill_weight must be in [0, 1], got {self.distill_weight}")
+        if not self.teacher_scales or min(self.teacher_scales) <= 0:
+            raise UserError(f"teacher_scales must be positive numbers, got {list(self.teacher_scales)}")
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop must be in (0, 1], got {self.min_crop}")
         if not 0 <= self.jitter < 1:
@@ -136,7 +146,8 @@ def _fitted(name: str, value: Any, hint: Any, source: str) -> Any:
         return None
     wanted = get_args(hint)[0] if isinstance(hint, UnionType) else hint
     if get_origin(wanted) is tuple:
-        return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+        values = value if isinstance(value, list | tuple) else (value,)
+        return tuple(_fitted(name, one, get_args(wanted)[0], source) for one in values)
     if get_origin(wanted) is Literal:
         return value
     try:

@@ -1,17 +1,14 @@
 """The state that a run resumes from: one file, replaced as a whole."""
 
 import dataclasses
-import hashlib
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.train.settings import TrainSettings
 
@@ -24,14 +21,6 @@ class Resumed(NamedTuple):
     step: int  # steps taken
     seconds: float  # time spent on them
     loss: float  # of the last one
-
-
-def data_digest(samples: Sequence[Sample]) -> str:
-    """A hash of keys and texts in order: what the vocabulary and the order of the batches depend on."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr((sample.key, sample.caption, sample.meta.get("keywords"))).encode())
-    return digest.hexdigest()
 
 
 def save_state(

@@ -3,27 +3,31 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mcliplib.checkpoints import save_checkpoint
-from mcliplib.data import Sample, load_samples
+from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
-from mcliplib.losses import clip_loss
-from mcliplib.model import MobileCLIP
+from mcliplib.losses import clip_loss, reinforced_loss
+from mcliplib.model import Features, MobileCLIP
+from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.tokenizer import restrict_vocab
-from mcliplib.train.batches import Batch, PairBatches
+from mcliplib.train.batches import Batch
+from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, TrainingData, load_data
 from mcliplib.train.metrics import Metrics
-from mcliplib.train.schedule import warmup_cosine
+from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
-from mcliplib.train.state import STATE_FILE, Resumed, data_digest, load_state, save_state
+from mcliplib.train.state import STATE_FILE, Resumed, load_state, save_state
 
 MODEL_FILE = "model.safetensors"
+LossOf = Callable[[Features, Batch | ReinforcedBatch], Tensor]
 log = logging.getLogger(__name__)
 
 
@@ -39,13 +43,13 @@ class TrainResult(NamedTuple):
 def train(
     settings: TrainSettings, output: str | Path, *, resume: bool = False, samples: list[Sample] | None = None
 ) -> TrainResult:
-    """Train a model on image-text pairs with CLIP's loss.
+    """Train a model on image-text pairs with CLIP's loss, or on a reinforced set with the reinforced loss.
 
     Args:
         settings: the run.
         output: folder for `model.safetensors`, `last.pt` (to resume from), `metrics.jsonl` and TensorBoard events.
         resume: continue from `last.pt` where there is one; bit for bit what an uninterrupted run gives on one machine.
-        samples: decoded pairs to train on instead of `settings.data`.
+        samples: decoded pairs to train on (with CLIP's loss) instead of `settings.data`.
 
     Raises:
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
@@ -57,51 +61,34 @@ def train(
         raise UserError(f"{directory}: cannot be a folder for the run ({error.strerror})") from error
     if (directory / STATE_FILE).exists() and not resume:
         raise UserError(f"{directory}: holds a run already; give --resume auto to continue it, or another --output")
-    samples = load_samples(settings.data) if samples is None else samples
-    model = _new_model(settings, samples)
-    optimizer = _new_optimizer(settings, model)
+    data: PairData | ReinforcedData = load_data(settings) if samples is None else PairData(samples)
+    model = _new_model(settings, data)
+    optimizer = adamw(
+        model,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, settings.beta2),
+        eps=1e-6,
+    )
     at = Resumed(0, 0.0, math.nan)
     if (directory / STATE_FILE).exists():
-        at = load_state(directory, settings, data_digest(samples), model, optimizer)
+        at = load_state(directory, settings, data.digest(), model, optimizer)
         log.info("continuing at step %d of %d", at.step, settings.steps)
-    loss, seconds = _run(settings, directory, model, optimizer, _batches(settings, model, samples), at)
+    loss, seconds = _run(settings, directory, model, optimizer, data, at)
     path = directory / MODEL_FILE
     save_checkpoint(model.eval(), path, metadata={"trained_on": " ".join(settings.data)})
     return TrainResult(model, path, loss, seconds)
 
 
-def _new_model(settings: TrainSettings, samples: list[Sample]) -> MobileCLIP:
-    texts = (text for s in samples for text in (s.caption, *s.meta.get("keywords", [])))
+def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
     torch.manual_seed(settings.seed)
     model = create_model(
         settings.preset,
         image_size=settings.image_size,
         context_length=settings.context_length,
-        vocab=restrict_vocab(texts) if settings.restrict_vocab else None,
+        vocab=restrict_vocab(data.texts()) if settings.restrict_vocab else None,
     )
     return model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _new_optimizer(settings: TrainSettings, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW; vectors and scalars (norms, biases, scales, temperature) have no weight decay."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), eps=1e-6, fused=True)
-
-
-def _batches(settings: TrainSettings, model: MobileCLIP, samples: list[Sample]) -> PairBatches:
-    return PairBatches(
-        samples,
-        get_tokenizer(model),
-        image_size=model.config.image.image_size,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        min_crop=settings.min_crop,
-        mirror=settings.mirror,
-        jitter=settings.jitter,
-        keyword_captions=settings.keyword_captions,
-    )
 
 
 def _run(
@@ -109,17 +96,22 @@ def _run(
     directory: Path,
     model: MobileCLIP,
     optimizer: torch.optim.Optimizer,
-    batches: PairBatches,
+    data: PairData | ReinforcedData,
     at: Resumed,
 ) -> tuple[float, float]:
-    digest = data_digest(batches.samples)
+    digest = data.digest()
+    batches: MakeBatch = data.batches(settings, get_tokenizer(model), model.config.image.image_size)
+    loss_of = _loss_of(settings, data)
     metrics = Metrics(directory, from_step=at.step)
     started, loss = time.perf_counter() - at.seconds, at.loss
     progress = tqdm(total=settings.samples, initial=at.step * settings.batch_size, unit="pair", mininterval=1.0)
     try:
         for step in range(at.step, settings.steps):
-            rate = _set_rate(settings, optimizer, step)
-            loss = train_step(settings, model, optimizer, batches(step), step)
+            rate = warmup_cosine(
+                step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
+            )
+            set_learning_rate(optimizer, rate)
+            loss = train_step(settings, model, optimizer, batches(step), step, loss_of)
             seconds = time.perf_counter() - started
             progress.update(settings.batch_size)
             progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -134,15 +126,13 @@ def _run(
     return loss, time.perf_counter() - started
 
 
-def _set_rate(settings: TrainSettings, optimizer: torch.optim.Optimizer, step: int) -> float:
-    rate = warmup_cosine(step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
 def train_step(
-    settings: TrainSettings, model: MobileCLIP, optimizer: torch.optim.Optimizer, batch: Batch, step: int
+    settings: TrainSettings,
+    model: MobileCLIP,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch | ReinforcedBatch,
+    step: int,
+    loss_of: LossOf,
 ) -> float:
     """One step of gradient descent on a batch; returns the loss before it.
 
@@ -151,8 +141,8 @@ def train_step(
     """
     torch.manual_seed(settings.seed * 1_000_003 + step)  # drop path draws from torch's own generator
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-        features = model(batch.pixels, batch.tokens)
-    loss = clip_loss(features.image.float(), features.text.float(), features.logit_scale)
+        features = model(batch.pixels, _all_tokens(batch))
+    loss = loss_of(Features(features.image.float(), features.text.float(), features.logit_scale), batch)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -163,3 +153,38 @@ def train_step(
         )
     optimizer.step()
     return loss.item()
+
+
+def _all_tokens(batch: Batch | ReinforcedBatch) -> Tensor:
+    """The real captions, then the synthetic ones: the text tower sees both at once."""
+    if isinstance(batch, Batch) or batch.synthetic_tokens is None:
+        return batch.tokens
+    return torch.cat([batch.tokens, batch.synthetic_tokens])
+
+
+def _loss_of(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:
+    """The loss of a batch's features; `features.text` holds the texts of `_all_tokens`."""
+    if isinstance(data, PairData):
+        return lambda features, batch: clip_loss(*features)
+    dims, scales = data.teacher_dims, settings.teacher_scales
+    scales = scales * len(dims) if len(scales) == 1 else scales
+    if len(scales) != len(dims):
+        raise UserError(f"teacher_scales: {len(scales)} numbers for {len(dims)} teachers")
+
+    def loss(features: Features, batch: Batch | ReinforcedBatch) -> Tensor:
+        assert isinstance(batch, ReinforcedBatch)
+        real, *synthetic = features.text.split(len(features.image))
+        return reinforced_loss(
+            features.image,
+            real,
+            features.logit_scale,
+            batch.image_emb,
+            batch.text_emb,
+            f_syn=synthetic[0] if synthetic else None,
+            t_syn=batch.synthetic_emb,
+            distill_weight=settings.distill_weight,
+            teacher_dims=dims,
+            teacher_scales=scales,
+        )
+
+    return loss

@@ -19,10 +19,10 @@ from PIL import Image
 import mcliplib
 from mcliplib import UserError
 from mcliplib.data import Sample
+from mcliplib.optimization import warmup_cosine
 from mcliplib.train import TrainSettings, load_settings, train
-from mcliplib.train.batches import PairBatches, jitter_colours, random_crop_box
+from mcliplib.train.batches import PairBatches, jitter_colours, random_crop_box, rows_of
 from mcliplib.train.metrics import read_metrics
-from mcliplib.train.schedule import warmup_cosine
 from mcliplib.train.settings import settings_from
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
@@ -165,7 +165,7 @@ def test_batches_depend_on_the_step_alone(samples):
 def test_an_epoch_sees_every_pair_once(samples):
     tokenizer = mcliplib.get_tokenizer("mobileclip_nano")
     batches = PairBatches(samples, tokenizer, image_size=32, batch_size=4, seed=0)
-    seen = np.concatenate([batches._indices(step) for step in range(4)])
+    seen = np.concatenate([rows_of(step, len(batches.samples), batches.batch_size, batches.seed) for step in range(4)])
     assert sorted(seen) == list(range(16))
 
 

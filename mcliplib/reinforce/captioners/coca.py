@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.captioners.sampling import say, seed_of
+from mcliplib.reinforce.captioners.sampling import say
+from mcliplib.reinforce.seeds import generator_of
 
 DEFAULT = ("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k")
 
@@ -57,9 +58,12 @@ class CoCaCaptioner:
     @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image], keys: Sequence[str], count: int, seed: int) -> list[list[str]]:
         """See `Captioner.caption`."""
-        return [self._captions(image, count, seed_of(key, seed)) for image, key in zip(images, keys, strict=True)]
+        return [
+            self._captions(image, count, generator_of("captions", seed, key))
+            for image, key in zip(images, keys, strict=True)
+        ]
 
-    def _captions(self, image: Image.Image, count: int, seed: int) -> list[str]:
+    def _captions(self, image: Image.Image, count: int, generator: torch.Generator) -> list[str]:
         pixels = self._preprocess(image)[None].to(self.device)
         seen = self._model(pixels)
         latent, states = (seen[name].expand(count, *seen[name].shape[1:]) for name in ("image_features", "image_embs"))
@@ -76,6 +80,6 @@ class CoCaCaptioner:
             end=self._bpe.eot_token_id,
             longest=self.longest,
             top_p=self.top_p,
-            generator=torch.Generator().manual_seed(seed),
+            generator=generator,
         )
         return [self._bpe.decode(row).strip() for row in rows]

@@ -1,6 +1,5 @@
 """Choosing the next token (nucleus or top-p sampling, 1904.09751)."""
 
-import hashlib
 from collections.abc import Callable
 
 import torch
@@ -60,8 +59,3 @@ def say(
         tokens = torch.cat([tokens, following[:, None]], dim=1)
         done |= following == end
     return [row[: row.index(end)] if end in row else row for row in tokens[:, 1:].tolist()]
-
-
-def seed_of(key: str, seed: int) -> int:
-    """A seed for one sample that is the same on every machine and in every order of samples."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:7], "big")

@@ -7,25 +7,23 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from mcliplib.checkpoints.files import read, write_safetensors
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig
-from mcliplib.reinforce.captioners.sampling import say, seed_of
+from mcliplib.reinforce.captioners.sampling import say
 from mcliplib.reinforce.captioners.training import FOLDS, DecoderData, DecoderSettings, fold_of, halves, train_decoder
-from mcliplib.reinforce.params import AugmentSettings
+from mcliplib.reinforce.seeds import generator_of
 from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, LiteFeatures
 from mcliplib.reinforce.teachers.fingerprint import weights_sha256
+from mcliplib.reinforce.teachers.fit import training_views
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
-from mcliplib.reinforce.teachers.views import image_views
 from mcliplib.tokenizer import Tokenizer, restrict_vocab
 
 VARIANT = "lite0"
-IMAGE_SIZE = 160
-VIEWS = 2
 TOP_P = 0.9
 
 
@@ -73,7 +71,7 @@ class DecoderCaptioner:
             end=end,
             longest=decoder.config.context_length,
             top_p=self.top_p,
-            generator=torch.Generator().manual_seed(seed_of(key, seed)),
+            generator=generator_of("captions", seed, key),
         )
         return [self._tokenizer.decode(row) for row in rows]
 
@@ -99,10 +97,7 @@ def train_captioner(
     samples = load_samples(list_datasets("train"))
     texts = [_ways_to_say(sample) for sample in samples]
     tokenizer = Tokenizer(DecoderConfig(0, 0).context_length, restrict_vocab(way for ways in texts for way in ways))
-    views = image_views(
-        LiteFeatures(VARIANT, MiniLM()), samples, AugmentSettings(size=IMAGE_SIZE, crop_scale=(0.3, 1.0)),
-        views=VIEWS, seed=0, cache=data_root() / ".cache" / "teachers", progress=progress,
-    )  # fmt: skip
+    views = training_views(LiteFeatures(VARIANT, MiniLM()), samples, progress=progress)
     tokens = torch.stack([tokenizer(ways) for ways in texts])
     data = DecoderData(views, tokens, special_tokens(tokenizer)[1])
     config = DecoderConfig(IMAGE_WIDTH, tokenizer.vocab_size)
@@ -134,17 +129,15 @@ def _ways_to_say(sample: Sample) -> list[str]:
 
 def _save(decoder: CaptionDecoder, tokenizer: Tokenizer, path: Path) -> None:
     header = {"decoder": json.dumps(asdict(decoder.config)), "vocab": json.dumps(tokenizer.vocab)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in decoder.state_dict().items()}, path, header)
+    write_safetensors({name: value.half() for name, value in decoder.state_dict().items()}, path, header)
 
 
 def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            config, vocab = DecoderConfig(**json.loads(header["decoder"])), tuple(json.loads(header["vocab"]))
-            decoder = CaptionDecoder(config)
-            decoder.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: no trained decoder ({error}); train_captioner() makes it") from error
-    return decoder.eval().requires_grad_(False), Tokenizer(config.context_length, vocab)
+        found = read(path)
+        config, vocab = (json.loads(found.header[name]) for name in ("decoder", "vocab"))
+        decoder = CaptionDecoder(DecoderConfig(**config))
+        decoder.load_state_dict(found.tensors)
+    except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: no trained decoder ({error}); `mcliplib captioner train` makes it") from error
+    return decoder.eval().requires_grad_(False), Tokenizer(decoder.config.context_length, vocab)

@@ -5,7 +5,6 @@ is trained on each half, and a picture is always captioned by the decoder of the
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss
 
 FOLDS = 2
@@ -94,15 +94,14 @@ def _fit(
     size = min(settings.batch_size, number)
     per_epoch = number // size
     steps = per_epoch * settings.epochs
-    optimizer = torch.optim.AdamW(
-        decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
-    )
+    peak = settings.learning_rate
+    optimizer = adamw(decoder, learning_rate=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
     for epoch in range(1, settings.epochs + 1):
         total = 0.0
         order = torch.randperm(number, generator=generator)[: per_epoch * size]
         for index, chosen in enumerate(order.split(size)):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _share((epoch - 1) * per_epoch + index, steps)
+            step = (epoch - 1) * per_epoch + index
+            set_learning_rate(optimizer, warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps))
             loss = _loss(decoder, data, chosen, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -118,14 +117,6 @@ def _loss(decoder: CaptionDecoder, data: DecoderData, chosen: Tensor, generator:
     tokens = data.tokens[chosen, way]
     logits = decoder(data.features[view, chosen].float(), tokens[:, :-1])
     return caption_loss(logits, tokens, data.end)
-
-
-def _share(step: int, steps: int) -> float:
-    """Of the peak learning rate."""
-    warmup = max(1, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def halves(concepts: Sequence[str]) -> list[Int[Tensor, " m"]]:

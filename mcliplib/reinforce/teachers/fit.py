@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
@@ -41,17 +42,21 @@ def head_data(
         cache: folder; `.cache/teachers` in the data folder unless given.
         progress: told what is being computed.
     """
-    images = image_views(
-        LiteFeatures(variant, text),
-        samples,
-        AUGMENTATIONS,
-        views=VIEWS,
-        seed=0,
-        cache=cache or data_root() / ".cache" / "teachers",
-        progress=progress,
-    )
+    images = training_views(LiteFeatures(variant, text), samples, cache=cache, progress=progress)
     captions = torch.tensor(caption_numbers(samples))
     return HeadData(images, _texts(samples, text), torch.tensor(WEIGHTS), captions)
+
+
+def training_views(
+    features: LiteFeatures,
+    samples: Sequence[Sample],
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Float[Tensor, "views n 1664"]:
+    """What heads and captioner are trained on: the frozen features of each picture, plain and augmented."""
+    cache = cache or data_root() / ".cache" / "teachers"
+    return image_views(features, samples, AUGMENTATIONS, views=VIEWS, seed=0, cache=cache, progress=progress)
 
 
 def _texts(samples: Sequence[Sample], text: MiniLM) -> Tensor:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mcliplib.checkpoints.files import read, write_safetensors
 from mcliplib.errors import UserError
 from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH
 from mcliplib.reinforce.teachers.efficientnet import FEATURES
@@ -67,10 +66,8 @@ class Heads(nn.Module):
 def save_heads(heads: Heads, path: Path, about: dict[str, str]) -> None:
     """Write the heads in float16, with the widths and `about` in the file's metadata."""
     widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(heads.text[1].out_features)}
-    tensors = {name: value.half().contiguous() for name, value in heads.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})
-    path.chmod(0o644)  # safetensors makes files that only their owner can read
+    tensors = {name: value.half() for name, value in heads.state_dict().items()}
+    write_safetensors(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})
 
 
 def load_heads(path: Path) -> tuple[Heads, dict[str, str]]:
@@ -80,12 +77,11 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, str]]:
         UserError: no such file, or not one that `save_heads` wrote.
     """
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["heads"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        found = read(path)
+        about = json.loads(found.header["heads"])
         heads = Heads(image_hidden=int(about["image_hidden"]), text_hidden=int(about["text_hidden"]))
-        heads.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        heads.load_state_dict(found.tensors)
+    except (UserError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no trained heads ({error}); `mcliplib teachers train` makes them") from error
     return heads.eval().requires_grad_(False), about
 

@@ -1,6 +1,5 @@
 """Training the heads: contrastive, on cached features; equal captions are all matches (2111.07991, 2004.11362)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplib.errors import UserError
+from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.reinforce.teachers.heads import Heads
 
 
@@ -95,35 +95,21 @@ def _fit(heads: Heads, data: HeadData, settings: HeadSettings, progress: Callabl
     number = len(data.captions)
     size = min(settings.batch_size, number)
     per_epoch = number // size
-    optimizer, schedule = _optimizer(heads, settings, per_epoch * settings.epochs)
+    peak, steps = settings.learning_rate, per_epoch * settings.epochs
+    optimizer = adamw(heads, learning_rate=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
     for epoch in range(1, settings.epochs + 1):
         total = 0.0
-        for chosen in torch.randperm(number, generator=generator)[: per_epoch * size].split(size):
+        order = torch.randperm(number, generator=generator)[: per_epoch * size]
+        for index, chosen in enumerate(order.split(size)):
+            step = (epoch - 1) * per_epoch + index
+            set_learning_rate(optimizer, warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps))
             loss = _loss(heads, data, chosen, settings, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
             total += float(loss.detach())
         progress(epoch, total / per_epoch)
-
-
-def _optimizer(
-    heads: Heads, settings: HeadSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    decayed = [p for p in heads.parameters() if p.dim() > 1]
-    others = [p for p in heads.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
-    warmup = max(1, steps // 10)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _loss(heads: Heads, data: HeadData, chosen: Tensor, settings: HeadSettings, generator: torch.Generator) -> Tensor:

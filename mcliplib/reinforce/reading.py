@@ -1,0 +1,100 @@
+"""From reinforced shards to samples, ours and the public release's.
+
+The public release (DataCompDR, 2311.17049) ships no images: `images` names the shards that hold them, and samples of
+equal key are joined. Both are read once, side by side; in whatever order they come, what is still without its other
+half is kept in memory, so that shards in the same order cost nothing.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+
+from mcliplib.data.raw import Members, raw_samples
+from mcliplib.data.reader import IMAGE_EXTENSIONS, Paths, existing
+from mcliplib.data.report import ReadReport, Skip
+from mcliplib.errors import UserError
+from mcliplib.reinforce.format import ReinforcedSample, from_members
+from mcliplib.reinforce.params import PAPER, AugmentSettings
+
+_CURE = "make it with `mcliplib reinforce`"
+
+
+def read_reinforced(
+    paths: Paths,
+    *,
+    images: Paths | None = None,
+    settings: AugmentSettings = PAPER,
+    teacher_dims: Sequence[int] | None = None,
+    report: ReadReport | None = None,
+    max_skipped: float = 0.1,
+) -> Iterator[ReinforcedSample]:
+    """The samples of reinforced shards, in order, with their images' bytes and real captions.
+
+    Args:
+        paths: one reinforced shard or several (`.tar`, `.tar.gz`).
+        images: shards that hold the images (and captions) where the reinforced ones do not, joined by key.
+        settings: those the augmentations were drawn with.
+        teacher_dims: size of each teacher's embedding, for a stronger check.
+        report: filled while reading; without one, skips are summed up in a warning at the end.
+        max_skipped: largest share (0 to 1) of skipped samples that is still accepted.
+
+    Raises:
+        UserError: a shard does not exist or is no tar archive, or more than `max_skipped` was skipped.
+    """
+    own = ReadReport() if report is None else report
+    pictures = _Pictures(existing(images, cure=_CURE), own) if images is not None else None
+    for path in existing(paths, cure=_CURE):
+        broken: dict[str, str] = {}
+        for key, members in raw_samples(path, broken):
+            try:
+                sample = from_members(key, members, settings, teacher_dims)
+                sample = _with_picture(sample, pictures.find(key) if pictures else {})
+            except UserError as error:
+                if broken and "missing" in str(error):
+                    continue  # the sample the shard breaks off in: counted once, as the broken shard
+                own.skip(Skip(path, key, _reason(key, error)), max_skipped)
+                continue
+            own.read += 1
+            yield sample
+        own.broken_shards.update(broken)
+    own.check_share(max_skipped)
+    if report is None and (own.skipped or own.broken_shards):
+        warnings.warn(str(own), stacklevel=2)
+
+
+class _Pictures:
+    """The members of image shards by key, read as far as they are asked for."""
+
+    def __init__(self, paths: Sequence[str], report: ReadReport) -> None:
+        self._read = (one for path in paths for one in raw_samples(path, report.broken_shards))
+        self._waiting: dict[str, Members] = {}
+
+    def find(self, key: str) -> Members:
+        """The members of this key, once; nothing where there are none."""
+        if key in self._waiting:
+            return self._waiting.pop(key)
+        for met, members in self._read:
+            if met == key:
+                return members
+            self._waiting[met] = members
+        return {}
+
+
+def _with_picture(sample: ReinforcedSample, picture: Members) -> ReinforcedSample:
+    """The sample with the image and the caption that it lacks."""
+    changes: dict[str, object] = {}
+    if sample.image is None:
+        extension = next((one for one in IMAGE_EXTENSIONS if one in picture), None)
+        if extension is None:
+            raise UserError(f"{sample.key}: missing image")
+        changes = {"image": picture[extension], "image_extension": extension}
+    if sample.caption is None:
+        if not (caption := picture.get("txt", b"").decode("utf-8", errors="replace").strip()):
+            raise UserError(f"{sample.key}: missing caption")
+        changes["caption"] = caption
+    return dataclasses.replace(sample, **changes) if changes else sample  # type: ignore[arg-type]
+
+
+def _reason(key: str, error: UserError) -> str:
+    """The message without the key and the particulars, so that equal faults count as one reason."""
+    return str(error).removeprefix(key).lstrip(".: ").partition(" (")[0].partition(", ")[0]

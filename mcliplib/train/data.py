@@ -1,0 +1,154 @@
+"""What a run trains on: plain pairs or a reinforced set; both know their texts, their identity and their batches."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mcliplib.data import Sample, load_samples, shard_paths
+from mcliplib.errors import UserError
+from mcliplib.reinforce.format import ReinforcedSample
+from mcliplib.reinforce.manifest import MANIFEST, made_with
+from mcliplib.reinforce.params import PAPER, AugmentSettings
+from mcliplib.reinforce.reading import read_reinforced
+from mcliplib.tokenizer import Tokenizer
+from mcliplib.train.batches import Batch, PairBatches
+from mcliplib.train.reinforced import ReinforcedBatch, ReinforcedBatches
+from mcliplib.train.settings import TrainSettings
+
+MakeBatch = Callable[[int], Batch | ReinforcedBatch]  # of a step
+
+
+class TrainingData(Protocol):
+    """A set in memory."""
+
+    def texts(self) -> Iterator[str]:
+        """All texts that training may show, for the vocabulary."""
+
+    def digest(self) -> str:
+        """A hash of keys and texts in order: what the vocabulary and the order of the batches depend on."""
+
+    def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> MakeBatch:
+        """The sequence of batches of a run."""
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Pictures with captions, and keywords where there are any."""
+
+    samples: Sequence[Sample]
+
+    def texts(self) -> Iterator[str]:
+        """See TrainingData."""
+        return (text for one in self.samples for text in (one.caption, *one.meta.get("keywords", [])))
+
+    def digest(self) -> str:
+        """See TrainingData."""
+        return _digest((one.key, one.caption, one.meta.get("keywords")) for one in self.samples)
+
+    def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> PairBatches:
+        """See TrainingData."""
+        return PairBatches(
+            self.samples,
+            tokenizer,
+            image_size=image_size,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            min_crop=settings.min_crop,
+            mirror=settings.mirror,
+            jitter=settings.jitter,
+            keyword_captions=settings.keyword_captions,
+        )
+
+
+@dataclass(frozen=True)
+class ReinforcedData:
+    """A reinforced set.
+
+    Attributes:
+        samples: with images and captions.
+        teacher_dims: dimensions of each teacher.
+        augment: what the views were drawn from.
+    """
+
+    samples: Sequence[ReinforcedSample]
+    teacher_dims: tuple[int, ...]
+    augment: AugmentSettings = PAPER
+
+    def texts(self) -> Iterator[str]:
+        """See TrainingData."""
+        return (text for one in self.samples for text in (str(one.caption), *one.synthetic_captions))
+
+    def digest(self) -> str:
+        """See TrainingData."""
+        return _digest((one.key, one.caption, one.synthetic_captions, one.augmentations) for one in self.samples)
+
+    def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> ReinforcedBatches:
+        """See TrainingData."""
+        return ReinforcedBatches(
+            self.samples,
+            tokenizer,
+            image_size=image_size,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            settings=self.augment,
+        )
+
+
+def load_data(settings: TrainSettings) -> PairData | ReinforcedData:
+    """Read what the settings name.
+
+    Raises:
+        UserError: no such data, or no reinforced set where one is wanted.
+    """
+    if not settings.reinforced:
+        return PairData(load_samples(settings.data))
+    return load_reinforced(settings.data)
+
+
+def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
+    """Reinforced sets in memory; what they were made with is read from the manifests beside their shards.
+
+    Args:
+        names: folders of `mcliplib reinforce`, shards in them, or data sets. A shipped set without images names the
+            sets that hold them in its card.
+
+    Raises:
+        UserError: there is no such set or no manifest beside it, or the sets were made differently.
+    """
+    shards = [path for name in ([names] if isinstance(names, str) else names) for path in shard_paths(name)]
+    folders = list(dict.fromkeys(path.parent for path in shards))
+    known = {folder: _manifest(folder) for folder in folders}
+    ways = {folder: made_with(found) for folder, found in known.items()}
+    first = ways[folders[0]]
+    for folder, way in ways.items():
+        if way != first:
+            raise UserError(f"{folder}: was made with other teachers or augmentations than {folders[0]}")
+    samples: list[ReinforcedSample] = []
+    for folder in folders:
+        own = [path for path in shards if path.parent == folder]
+        images = [path for name in known[folder].get("images", []) for path in shard_paths(name)]
+        samples += read_reinforced(own, images=images or None, settings=first.augment, teacher_dims=first.teacher_dims)
+    return ReinforcedData(samples, first.teacher_dims, first.augment)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from error
+    if not isinstance(found, dict) or found.get("status") != "complete":
+        raise UserError(f"{folder}: is not finished; run `mcliplib reinforce` again with --resume")
+    return found
+
+
+def _digest(parts: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""The losses, against hand-computed cases and their own symmetries."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from mcliplib.losses import clip_loss, distill_loss, reinforced_loss
+
+
+def unit(*shape, seed=0):
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def two_teachers(batch, dims=(5, 7), seed=0):
+    return torch.cat([unit(batch, dim, seed=seed + k) for k, dim in enumerate(dims)], dim=1)
+
+
+def test_distillation_of_two_pairs_by_hand():
+    eye = torch.eye(2, dtype=torch.float64)
+    flat = torch.full((2, 2), 0.5**0.5, dtype=torch.float64)
+    # the teacher's rows are softmax(ln 3, 0) = (3/4, 1/4), the student's (1/2, 1/2), in both directions
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    loss = distill_loss(flat, flat, 10.0, eye, eye, teacher_dims=(2,), teacher_scales=(math.log(3),))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn():
+    images, texts = unit(6, 5), unit(6, 5, seed=1)
+    assert distill_loss(images, texts, 30.0, images, texts, (5,), (30.0,)).item() == pytest.approx(0, abs=1e-12)
+    assert distill_loss(images, texts, 30.0, images, texts, (5,), (60.0,)) > 0.01
+
+
+def test_teachers_count_alike_each_with_its_scale():
+    f_img, f_txt, t_img, t_txt = unit(6, 4), unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
+    alone = [
+        distill_loss(f_img, f_txt, 20.0, t_img[:, part], t_txt[:, part], (dim,), (scale,))
+        for part, dim, scale in ((slice(0, 5), 5, 10.0), (slice(5, 12), 7, 50.0))
+    ]
+    both = distill_loss(f_img, f_txt, 20.0, t_img, t_txt, (5, 7), (10.0, 50.0))
+    torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
+
+
+def test_the_order_of_the_pairs_does_not_matter():
+    f_img, f_txt, t_img, t_txt = unit(6, 4), unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    settings = {"distill_weight": 0.7, "teacher_dims": (5, 7), "teacher_scales": (20.0, 30.0)}
+    one = reinforced_loss(f_img, f_txt, 20.0, t_img, t_txt, **settings)
+    other = reinforced_loss(f_img[order], f_txt[order], 20.0, t_img[order], t_txt[order], **settings)
+    torch.testing.assert_close(one, other)
+
+
+def test_lambda_goes_from_clip_to_distillation():
+    f_img, f_txt, t_img, t_txt = unit(6, 4), unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
+    teachers = {"teacher_dims": (5, 7), "teacher_scales": (20.0, 30.0)}
+    clip = clip_loss(f_img, f_txt, 20.0)
+    distilled = distill_loss(f_img, f_txt, 20.0, t_img, t_txt, **teachers)
+    for weight in (0.0, 0.75, 1.0):
+        mixed = reinforced_loss(f_img, f_txt, 20.0, t_img, t_txt, distill_weight=weight, **teachers)
+        torch.testing.assert_close(mixed, (1 - weight) * clip + weight * distilled)
+
+
+def test_synthetic_captions_are_a_second_term_over_the_same_images():
+    f_img, f_txt, f_syn = unit(6, 4), unit(6, 4, seed=1), unit(6, 4, seed=2)
+    t_img, t_txt, t_syn = (two_teachers(6, seed=seed) for seed in (0, 9, 19))
+    settings = {"distill_weight": 0.7, "teacher_dims": (5, 7), "teacher_scales": (20.0, 30.0)}
+    both = reinforced_loss(f_img, f_txt, 20.0, t_img, t_txt, f_syn=f_syn, t_syn=t_syn, **settings)
+    real, synthetic = (
+        reinforced_loss(f_img, text, 20.0, t_img, teachers, **settings)
+        for text, teachers in ((f_txt, t_txt), (f_syn, t_syn))
+    )
+    torch.testing.assert_close(both, real + synthetic)
+
+
+def test_the_gradient_is_that_of_the_averaged_teachers_cross_entropy():
+    """The released training averages the teachers' softmaxes and takes the cross-entropy: the same gradient."""
+    f_txt, t_img, t_txt = unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
+    f_img = unit(6, 4).requires_grad_()
+    ours = distill_loss(f_img, f_txt, 20.0, t_img, t_txt, (5, 7), (20.0, 30.0))
+    logits = 20.0 * f_img @ f_txt.T
+    parts = zip(t_img.split((5, 7), dim=1), t_txt.split((5, 7), dim=1), (20.0, 30.0), strict=True)
+    similarities = [scale * a @ b.T for a, b, scale in parts]
+    rows, columns = (sum(s.softmax(1) for s in (way)) / 2 for way in (similarities, [s.T for s in similarities]))
+    theirs = -((rows * logits.log_softmax(1)).sum(1).mean() + (columns * logits.T.log_softmax(1)).sum(1).mean()) / 2
+    gradients = [torch.autograd.grad(loss, f_img)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_gradients_are_right_in_float64():
+    f_img, f_txt = unit(4, 3).requires_grad_(), unit(4, 3, seed=1).requires_grad_()
+    t_img, t_txt = two_teachers(4), two_teachers(4, seed=9)
+
+    def loss(images, texts):
+        return reinforced_loss(
+            images, texts, 20.0, t_img, t_txt, distill_weight=0.5, teacher_dims=(5, 7), teacher_scales=(9.0, 4.0)
+        )
+
+    assert torch.autograd.gradcheck(loss, (f_img, f_txt))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"teacher_dims": (5, 8)}, "do not fit embeddings of 12"),
+        ({"teacher_scales": (1.0,)}, "do not fit"),
+        ({"distill_weight": 1.5}, "must be in"),
+        ({"t_syn": two_teachers(6)}, "give both or neither"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    settings = {"teacher_dims": (5, 7), "teacher_scales": (1.0, 1.0)} | arguments
+    with pytest.raises(ValueError, match=message):
+        reinforced_loss(unit(6, 4), unit(6, 4), 20.0, two_teachers(6), two_teachers(6), **settings)
