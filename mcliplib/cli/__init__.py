@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mcliplib.errors import UserError
 
-COMMANDS = ("doctor", "data", "teachers", "captioner", "reinforce", "train", "evaluate", "benchmark")
+COMMANDS = ("doctor", "data", "teachers", "captioner", "reinforce", "compact", "train", "evaluate", "benchmark")
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

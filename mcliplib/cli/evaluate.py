@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from mcliplib.checkpoints import load_model
     from mcliplib.evaluate import evaluate_suite
+    from mcliplib.evaluate.suite import score_values
 
     if args.output is not None and not args.output.parent.is_dir():
         raise UserError(f"{args.output.parent}: no such folder for --output")
@@ -34,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     scores = evaluate_suite(model, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
     print(table(scores))
     if args.output is not None:
-        plain = {task: {metric: value.record() for metric, value in row.items()} for task, row in scores.items()}
-        args.output.write_text(json.dumps(plain, indent=2) + "\n")
+        args.output.write_text(json.dumps(score_values(scores), indent=2) + "\n")
         print(f"written to {args.output}")
     return 0
 

@@ -74,12 +74,10 @@ def use_threads(number: int) -> None:
 
 def _record(args: argparse.Namespace, scores: "Scores", seconds: float) -> Path:
     from mcliplib import results
+    from mcliplib.evaluate.suite import score_values
     from mcliplib.reinforce.teachers.fit import SETTINGS
 
-    values = {
-        name: {task: {metric: value.record() for metric, value in row.items()} for task, row in rows.items()}
-        for name, rows in scores.items()
-    }
+    values = {name: score_values(rows) for name, rows in scores.items()}
     suite = [] if args.suite == "mini" else ["--suite", args.suite]
     return results.record(
         args.record,

@@ -1,6 +1,6 @@
 """The evaluation suite: every task of the evaluation sets, read from their cards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,3 +79,8 @@ def _evaluate(
     labels = torch.tensor([classes.index(sample.meta[spec["label_field"]]) for sample in samples])
     templates = PHOTO_TEMPLATES if spec["photos"] else DRAWING_TEMPLATES
     return zero_shot(features, class_features(encoder, classes, templates), labels)
+
+
+def score_values(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, dict[str, float]]]:
+    """A suite's scores as plain numbers, for a results file."""
+    return {task: {metric: value.record() for metric, value in row.items()} for task, row in scores.items()}

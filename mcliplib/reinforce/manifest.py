@@ -6,9 +6,11 @@ has a record in the folder `.records`. At the end, all is put into the manifest.
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcliplib.errors import UserError
@@ -62,6 +64,24 @@ def made_with(manifest: Mapping[str, Any]) -> MadeWith:
         return MadeWith(tuple(int(teacher["dim"]) for teacher in named["teachers"]), AugmentSettings(**settings))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{MANIFEST}: does not say what the set was made with ({error!r})") from error
+
+
+def read_finished(folder: Path) -> Json:
+    """The manifest of a finished set.
+
+    Raises:
+        UserError: there is none, or it is damaged, or the set is not finished.
+    """
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from error
+    if not isinstance(found, dict) or found.get("status") != "complete":
+        raise UserError(f"{folder}: is not finished; run `mcliplib reinforce` again with --resume")
+    return found
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

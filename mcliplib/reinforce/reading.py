@@ -50,7 +50,7 @@ def read_reinforced(
                 sample = from_members(key, members, settings, teacher_dims)
                 sample = _with_picture(sample, pictures.find(key) if pictures else {})
             except UserError as error:
-                if broken and "missing" in str(error):
+                if broken:
                     continue  # the sample the shard breaks off in: counted once, as the broken shard
                 own.skip(Skip(path, key, _reason(key, error)), max_skipped)
                 continue

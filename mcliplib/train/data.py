@@ -1,16 +1,14 @@
 """What a run trains on: plain pairs or a reinforced set; both know their texts, their identity and their batches."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mcliplib.data import Sample, load_samples, shard_paths
 from mcliplib.errors import UserError
 from mcliplib.reinforce.format import ReinforcedSample
-from mcliplib.reinforce.manifest import MANIFEST, made_with
+from mcliplib.reinforce.manifest import made_with, read_finished
 from mcliplib.reinforce.params import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.tokenizer import Tokenizer
@@ -120,7 +118,7 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
     """
     shards = [path for name in ([names] if isinstance(names, str) else names) for path in shard_paths(name)]
     folders = list(dict.fromkeys(path.parent for path in shards))
-    known = {folder: _manifest(folder) for folder in folders}
+    known = {folder: read_finished(folder) for folder in folders}
     ways = {folder: made_with(found) for folder, found in known.items()}
     first = ways[folders[0]]
     for folder, way in ways.items():
@@ -132,19 +130,6 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
         images = [path for name in known[folder].get("images", []) for path in shard_paths(name)]
         samples += read_reinforced(own, images=images or None, settings=first.augment, teacher_dims=first.teacher_dims)
     return ReinforcedData(samples, first.teacher_dims, first.augment)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error})") from error
-    if not isinstance(found, dict) or found.get("status") != "complete":
-        raise UserError(f"{folder}: is not finished; run `mcliplib reinforce` again with --resume")
-    return found
 
 
 def _digest(parts: Iterable[object]) -> str:

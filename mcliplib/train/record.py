@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mcliplib import results
 from mcliplib.evaluate import evaluate_suite
+from mcliplib.evaluate.suite import score_values
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult
 
@@ -18,7 +19,7 @@ def record_training(name: str, settings: TrainSettings, result: TrainResult) -> 
         "samples_per_second": settings.steps * settings.batch_size / result.seconds,
         "loss": result.loss,
         "parameters": sum(p.numel() for p in result.model.parameters()),
-        "scores": {task: {metric: s.record() for metric, s in row.items()} for task, row in scores.items()},
+        "scores": score_values(scores),
     }
     return results.record(
         name,

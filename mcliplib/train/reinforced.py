@@ -81,7 +81,7 @@ class ReinforcedBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         rows = rows_of(step, len(self.samples), self.batch_size, self.seed)
         views = rng.integers(self._image_emb.shape[1], size=len(rows))
-        pixels = np.stack([self._view(row, view) for row, view in zip(rows, views, strict=True)])
+        pixels = np.stack([self.view(row, view) for row, view in zip(rows, views, strict=True)])
         real = ReinforcedBatch(
             as_pixels(pixels), self._tokens[rows, 0], self._image_emb[rows, views], self._text_emb[rows, 0]
         )
@@ -90,7 +90,7 @@ class ReinforcedBatches:
         texts = rng.integers(1, self._tokens.shape[1], size=len(rows))
         return real._replace(synthetic_tokens=self._tokens[rows, texts], synthetic_emb=self._text_emb[rows, texts])
 
-    def _view(self, row: int, view: int) -> np.ndarray:
+    def view(self, row: int, view: int) -> np.ndarray:
         """One augmented picture, uint8 [H, W, 3]."""
         if self.keep == "views" and self._made[row, view]:
             return self._views[row, view]

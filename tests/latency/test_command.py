@@ -46,6 +46,18 @@ def test_table_and_record(tmp_path, monkeypatch, capsys):
     assert record["values"]["machine"]["gflops"] > 0
 
 
+def test_loader_table_and_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path))
+    command = ["benchmark", "loader", "--data", "gcompris-animals", "--samples", "16", "--batch", "8"]
+    assert main([*command, "--image-size", "32", "--rounds", "2", "--record", "loader-test"]) == 0
+    assert "reinforced, views made once" in capsys.readouterr().out
+    values = json.loads((tmp_path / "loader-test.json").read_text())["values"]
+    assert values["plain, decoded once"]["ratio"]["median"] == 1
+    assert all(one["samples_per_second"] > 0 for one in values.values())
+    assert main([*command[:4], "--samples", "100000"]) == 2
+    assert "fewer than the 100000 wanted" in capsys.readouterr().err
+
+
 def test_tune_tries_what_this_machine_has(monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")  # compiling takes longer than this test may
     assert main(["benchmark", "latency", "--model", "mobileclip_nano", "--tower", "text", "--tune", *QUICK]) == 0

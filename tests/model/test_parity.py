@@ -10,21 +10,12 @@ from torch import nn
 
 import mcliplib
 from mcliplib.checkpoints.formats import to_format
+from mcliplib.latency.peers import PEERS
 from mcliplib.presets import PRESETS
 from mcliplib.vit import ViTConfig
 from tests.conftest import randomize_
 
-OPEN_CLIP = {
-    "mobileclip_s1": "MobileCLIP-S1",
-    "mobileclip_s2": "MobileCLIP-S2",
-    "mobileclip_b": "MobileCLIP-B",
-    "mobileclip2_s0": "MobileCLIP2-S0",
-    "mobileclip2_s2": "MobileCLIP2-S2",
-    "mobileclip2_b": "MobileCLIP2-B",
-    "mobileclip2_s3": "MobileCLIP2-S3",
-    "mobileclip2_s4": "MobileCLIP2-S4",
-    "mobileclip2_l14": "MobileCLIP2-L-14",
-}
+OPEN_CLIP = {ours: theirs for ours, theirs in PEERS["open_clip"].models.items() if ours != "mobileclip_s0"}  # no MCt
 TEXTS = ["два пса на жёлтом диване", "猫と犬 🐈", "x " * 200]
 
 

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mcliplib import UserError
+from mcliplib.data import Sample
 from mcliplib.reinforce.captioners import make_captioner
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss
+from mcliplib.reinforce.captioners.judge import judge
 from mcliplib.reinforce.captioners.sampling import draw, say, top_p_probabilities
 from mcliplib.reinforce.captioners.training import DecoderData, DecoderSettings, fold_of, halves, train_decoder
 
@@ -119,3 +121,37 @@ def test_coca_says_the_same_whatever_the_batch():
     ]
     assert [len(captions) for captions in together] == [2, 2]
     assert all("<" not in text for captions in together for text in captions)
+
+
+class Oracle:
+    """Knows each picture by its grey level, and says so; as a teacher, it compares levels."""
+
+    name, identity = "oracle", {"version": "1"}
+
+    def __init__(self, wrong: set[str]) -> None:
+        self.wrong = wrong
+
+    def caption(self, images, keys, count, seed):
+        return [
+            [f"grey {0 if key in self.wrong else image.getpixel((0, 0))[0]}"] * count
+            for image, key in zip(images, keys, strict=True)
+        ]
+
+    def encode_images(self, images):
+        return torch.stack([self._at(image.getpixel((0, 0))[0]) for image in images])
+
+    def encode_texts(self, texts):
+        return torch.stack([self._at(int(text.split()[-1].rstrip("."))) for text in texts])
+
+    def _at(self, level):
+        return torch.nn.functional.one_hot(torch.tensor(level), 256).float()
+
+
+def test_captions_are_right_where_the_teacher_finds_them_among_others():
+    levels = range(1, 121)
+    samples = [Sample(f"s{n}", Image.new("RGB", (4, 4), (n, n, n)), f"Grey {n}.", {}) for n in levels]
+    oracle = Oracle(wrong={"s3", "s50"})
+    judged = judge(oracle, oracle, samples, captions=2)
+    assert {one.key for one in judged if not all(one.right)} == {"s3", "s50"}
+    assert all(one.real_right and one.real == f"Grey {one.key[1:]}." for one in judged)
+    assert judge(oracle, oracle, samples, captions=2) == judged

@@ -1,0 +1,114 @@
+"""A reinforced set in a fraction of its bytes: fewer dimensions for each teacher, int8, and images left where they are.
+
+What training needs of a teacher is its similarities. An orthogonal projection onto the directions in which its
+embeddings vary most keeps them best (principal components, not centred); the rows are then scaled to norm 1 again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mcliplib.errors import UserError
+from mcliplib.reinforce import manifest
+from mcliplib.reinforce.format import ReinforcedSample, to_members
+from mcliplib.reinforce.reading import read_reinforced
+from mcliplib.reinforce.store import Store
+
+
+class Compacted(NamedTuple):
+    """What became of a set.
+
+    Attributes:
+        samples: in it.
+        kept: for each teacher, the share of its embeddings' squared norms that the projection keeps, 0 to 1.
+        bytes: of all shards.
+    """
+
+    samples: int
+    kept: tuple[float, ...]
+    bytes: int
+
+
+def compact(folder: Path, output: Path, *, dims: int, images: Sequence[str] | None = None) -> Compacted:
+    """Write a small form of a finished reinforced set.
+
+    Args:
+        folder: of the set, with its `manifest.json`.
+        output: folder for the small form.
+        dims: of each teacher's embedding; teachers that have no more keep theirs.
+        images: data sets or shards that hold the images, noted in the manifest; the small form then has none, and
+            `load_reinforced` joins them. None copies the images.
+
+    Raises:
+        UserError: the set is not finished, or `dims` is less than one.
+    """
+    if dims < 1:
+        raise UserError(f"dims must be at least 1, got {dims}")
+    made = manifest.read_finished(folder)
+    teacher_dims, augment = manifest.made_with(made)
+    shards = [folder / shard["file"] for shard in made["shards"]]
+    bases, kept = _bases(_parts(shards, teacher_dims), len(teacher_dims), dims)
+    store, written = Store(output), []
+    for shard in shards:
+        samples = read_reinforced(shard, teacher_dims=teacher_dims, settings=augment, max_skipped=0.0)
+        small = (_projected(one, bases, teacher_dims, with_image=images is None) for one in samples)
+        found = store.write_shard(f"{shard.name}.gz", ((one.key, to_members(one, "int8", augment)) for one in small))
+        written.append({"file": f"{shard.name}.gz", **found._asdict()})
+    store.write_json(manifest.MANIFEST, _manifest(made, written, bases, kept, images))
+    return Compacted(made["counts"]["samples"], kept, sum(shard["bytes"] for shard in written))
+
+
+def _parts(shards: Sequence[Path], dims: Sequence[int]) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """Image and text embeddings of each sample, split by teacher."""
+    for one in read_reinforced(shards, teacher_dims=dims, max_skipped=0.0):
+        yield one.image_emb.split(list(dims), dim=1), one.text_emb.split(list(dims), dim=1)
+
+
+def _bases(
+    samples: Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]], teachers: int, dims: int
+) -> tuple[list[Float[Tensor, "dim small"]], tuple[float, ...]]:
+    """Orthonormal columns for each teacher; pictures and texts count alike, however many there are of each."""
+    moments: list[list[Tensor]] = [[torch.zeros(()), torch.zeros(())] for _ in range(teachers)]
+    for modalities in samples:
+        for kind, parts in enumerate(modalities):
+            for teacher, rows in enumerate(parts):
+                moments[teacher][kind] = moments[teacher][kind] + rows.double().T @ rows.double()
+    bases, kept = [], []
+    for images, texts in moments:
+        values, vectors = torch.linalg.eigh(images / images.trace() + texts / texts.trace())
+        bases.append(vectors[:, -dims:].float())
+        kept.append(float(values[-dims:].sum() / values.sum()))
+    return bases, tuple(kept)
+
+
+def _projected(
+    sample: ReinforcedSample, bases: Sequence[Tensor], dims: Sequence[int], *, with_image: bool
+) -> ReinforcedSample:
+    def small(rows: Tensor) -> Tensor:
+        parts = zip(rows.split(list(dims), dim=1), bases, strict=True)
+        return torch.cat([torch.nn.functional.normalize(part @ base, dim=1) for part, base in parts], dim=1)
+
+    changed = dataclasses.replace(sample, image_emb=small(sample.image_emb), text_emb=small(sample.text_emb), meta={})
+    return changed if with_image else dataclasses.replace(changed, image=None, caption=None, url="")
+
+
+def _manifest(
+    made: dict[str, Any],
+    written: Sequence[dict[str, Any]],
+    bases: Sequence[Tensor],
+    kept: Sequence[float],
+    images: Sequence[str] | None,
+) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(made))
+    for teacher, base, share in zip(content["identity"]["teachers"], bases, kept, strict=True):
+        teacher |= {"dim": base.shape[1], "projected_from": teacher["dim"], "kept": round(share, 4)}
+    for shard, now in zip(content["shards"], written, strict=True):
+        shard |= now
+    content["identity"]["settings"]["dtype"] = "int8"
+    return content | ({} if images is None else {"images": list(images)})

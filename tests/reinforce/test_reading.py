@@ -1,0 +1,252 @@
+"""Reinforced shards back to samples and to training batches: ours, the public release's, joined with their images."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mcliplib import UserError, reinforce
+from mcliplib.data import ReadReport, decode_image, write_shard
+from mcliplib.reinforce import augment, read_reinforced
+from mcliplib.reinforce.compact import compact
+from mcliplib.tokenizer import Tokenizer
+from mcliplib.train import TrainSettings, train
+from mcliplib.train.data import load_reinforced
+from mcliplib.train.reinforced import ReinforcedBatches
+from mcliplib.train.streaming import pair_stream, reinforced_stream
+from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, sample
+
+NUMBER = 24
+TOKENIZER = Tokenizer(12)
+DIMS = (24, 40)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Two plain shards."""
+    folder = tmp_path_factory.mktemp("plain")
+    half = NUMBER // 2
+    return [write_shard(folder / f"in-{n}.tar", map(sample, range(n * half, (n + 1) * half))) for n in range(2)]
+
+
+@pytest.fixture(scope="module")
+def folder(plain, tmp_path_factory):
+    """The same, reinforced."""
+    output = tmp_path_factory.mktemp("reinforced")
+    reinforce.run(
+        [str(path) for path in plain], output, teachers=TEACHERS, captioner=TinyCaptioner(), settings=SETTINGS,
+        progress=False,
+    )  # fmt: skip
+    return output
+
+
+@pytest.fixture(scope="module")
+def shards(folder):
+    return sorted(folder.glob("*.tar"))
+
+
+@pytest.fixture(scope="module")
+def samples(shards):
+    return list(read_reinforced(shards, teacher_dims=DIMS))
+
+
+@pytest.fixture
+def release(samples, tmp_path):
+    """The same set as the public release has it: no images, no captions, `param_aug` as JSON inside JSON."""
+    stripped = []
+    for one in samples:
+        members = reinforce.to_members(replace(one, image=None, caption=None), "float32")
+        inner = json.dumps(json.loads(members["paug.json"])["param_aug"])
+        stripped.append((one.key, members | {"paug.json": json.dumps({"param_aug": inner}).encode()}))
+    return write_shard(tmp_path / "release.tar", stripped)
+
+
+def test_everything_comes_back(samples):
+    assert [one.key for one in samples] == [sample(n)[0] for n in range(NUMBER)]
+    for number, one in enumerate(samples):
+        assert one.caption == f"picture of number {number}"
+        assert one.image == sample(number)[1]["webp"]
+        assert len(one.synthetic_captions) == SETTINGS.captions
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_the_public_release_is_joined_with_its_images_in_any_order(release, samples, tmp_path, seed):
+    pictures = [sample(n) for n in range(NUMBER + 5)]
+    if seed is not None:
+        random.Random(seed).shuffle(pictures)
+    images = write_shard(tmp_path / "images.tar", pictures)
+    joined = list(read_reinforced(release, images=images, teacher_dims=DIMS))
+    assert [(one.key, one.image, one.caption) for one in joined] == [
+        (one.key, one.image, one.caption) for one in samples
+    ]
+    assert all(one.augmentations == other.augmentations for one, other in zip(joined, samples, strict=True))
+
+
+def test_samples_without_their_other_half_are_counted(release, tmp_path):
+    images = write_shard(tmp_path / "images.tar", [sample(n) for n in range(1, NUMBER)])
+    report = ReadReport()
+    assert len(list(read_reinforced(release, images=images, report=report))) == NUMBER - 1
+    assert report.reasons == {"missing image": 1}
+    with pytest.raises(UserError, match="cannot be used"):
+        list(read_reinforced(release))
+
+
+def test_damaged_samples_are_counted_by_what_is_wrong(samples, tmp_path):
+    good = [(one.key, reinforce.to_members(one)) for one in samples]
+    broken = [
+        (key, members | {"paug.json": b"{"}) if place < 2 else (key, members)
+        for place, (key, members) in enumerate(good)
+    ]
+    report = ReadReport()
+    read = list(read_reinforced(write_shard(tmp_path / "broken.tar", broken), report=report))
+    assert len(read) == NUMBER - 2
+    assert report.reasons == {"paug.json: not JSON": 2}
+
+
+def test_a_cut_shard_gives_what_is_whole(shards, tmp_path):
+    content = shards[0].read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(content[: len(content) // 2])
+    report = ReadReport()
+    read = list(read_reinforced(cut, report=report))
+    assert 0 < len(read) < NUMBER // 2
+    assert list(report.broken_shards) == [str(cut)]
+    assert not report.skipped
+
+
+def batches_of(samples, **changes):
+    arguments = {"image_size": 32, "batch_size": 8, "seed": 0} | changes
+    return ReinforcedBatches(samples, TOKENIZER, **arguments)
+
+
+def test_all_parts_of_a_row_belong_together(samples):
+    """Each row's picture, texts and embeddings are found in one sample, at one view and one caption."""
+    by_text = {tuple(TOKENIZER(str(one.caption))[0].tolist()): one for one in samples}
+    batches = batches_of(samples)
+    views_met, texts_met = set(), set()
+    for step in range(12):
+        batch = batches(step)
+        for row in range(8):
+            one = by_text[tuple(batch.tokens[row].tolist())]
+            view = next(n for n, emb in enumerate(one.image_emb) if torch.equal(emb, batch.image_emb[row]))
+            expected = augment.apply(decode_image(one.image), one.augmentations[view], 32, SETTINGS.augment)
+            torch.testing.assert_close(batch.pixels[row], expected, rtol=0, atol=1e-6)
+            assert torch.equal(batch.text_emb[row], one.text_emb[0])
+            said = next(
+                n
+                for n, text in enumerate(one.synthetic_captions)
+                if torch.equal(TOKENIZER(text)[0], batch.synthetic_tokens[row])
+            )
+            assert torch.equal(batch.synthetic_emb[row], one.text_emb[1 + said])
+            views_met.add(view)
+            texts_met.add(said)
+    assert views_met == set(range(SETTINGS.augmentations))
+    assert texts_met == set(range(SETTINGS.captions))
+
+
+def test_batches_do_not_depend_on_what_is_kept_or_on_what_was_asked_before(samples):
+    first, *others = (batches_of(samples, keep=keep) for keep in ("views", "images", "bytes"))
+    for step in range(6):
+        for other in others:
+            for a, b in zip(first(step), other(step), strict=True):
+                assert torch.equal(a, b)
+    for a, b in zip(first(2), batches_of(samples)(2), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_epoch_sees_every_sample_once(samples):
+    seen = torch.cat([batches_of(samples)(step).text_emb for step in range(3)])
+    wanted = torch.stack([one.text_emb[0] for one in samples])
+    assert (torch.cdist(seen, wanted) < 1e-4).sum(dim=0).tolist() == [1] * NUMBER
+
+
+def test_samples_that_cannot_be_batched_are_refused(samples):
+    with pytest.raises(UserError, match="has no image"):
+        batches_of([replace(samples[0], image=None), *samples[1:]])
+    with pytest.raises(UserError, match="text embeddings"):
+        batches_of([replace(samples[0], text_emb=samples[0].text_emb[:1]), *samples[1:]])
+    with pytest.raises(UserError, match="not a whole image"):
+        batches_of([replace(one, image=b"nothing") for one in samples])(0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_shows_every_sample_once_an_epoch(shards, samples, workers):
+    stream = reinforced_stream(
+        shards, TOKENIZER, image_size=32, batch_size=4, workers=workers, settings=SETTINGS.augment
+    )
+    batches = list(stream)
+    assert all(batch.pixels.shape == (4, 3, 32, 32) for batch in batches)
+    seen = torch.cat([batch.text_emb for batch in batches])
+    wanted = torch.stack([one.text_emb[0] for one in samples])
+    assert (torch.cdist(seen, wanted) < 1e-4).sum(dim=0).tolist() == [1] * NUMBER
+
+
+def test_a_stream_is_decided_by_seed_and_epoch(shards):
+    def first(**changes):
+        return next(iter(reinforced_stream(shards, TOKENIZER, image_size=32, batch_size=8, **changes)))
+
+    for a, b in zip(first(), first(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first().image_emb, first(epoch=1).image_emb)
+    assert not torch.equal(first().image_emb, first(seed=1).image_emb)
+
+
+def test_the_release_streams_with_its_images(release, tmp_path):
+    images = write_shard(tmp_path / "images.tar", [sample(n) for n in range(NUMBER)])
+    stream = reinforced_stream([release], TOKENIZER, images=[images], image_size=32, batch_size=8)
+    assert sum(len(batch.pixels) for batch in stream) == NUMBER
+
+
+def test_plain_shards_stream_too(plain):
+    batches = list(pair_stream(plain, TOKENIZER, image_size=32, batch_size=8))
+    tokens = torch.cat([batch.tokens for batch in batches])
+    wanted = TOKENIZER([f"picture of number {n}" for n in range(NUMBER)])
+    assert sorted(map(tuple, tokens.tolist())) == sorted(map(tuple, wanted.tolist()))
+
+
+def test_training_on_a_reinforced_set_learns_the_teachers_and_resumes_to_the_bit(folder, tmp_path):
+    settings = TrainSettings(
+        data=(str(folder),), reinforced=True, teacher_scales=(20.0,), samples=320, batch_size=8, image_size=32,
+        context_length=12, warmup_steps=4, learning_rate=3e-3, save_every=7, log_every=1,
+    )  # fmt: skip
+    whole = train(settings, tmp_path / "whole")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    again = train(settings, tmp_path / "again")
+    resumed = train(settings, tmp_path / "again", resume=True)
+    for a, b, c in zip(*(one.model.state_dict().values() for one in (whole, again, resumed)), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_sets_that_are_not_reinforced_are_refused(plain, folder, tmp_path):
+    with pytest.raises(UserError, match=r"has no manifest\.json"):
+        load_reinforced(str(plain[0].parent))
+    known = load_reinforced(str(folder))
+    assert known.teacher_dims == DIMS
+    assert known.augment == SETTINGS.augment
+    settings = TrainSettings(data=(str(folder),), reinforced=True, teacher_scales=(1.0, 2.0, 3.0), batch_size=8)
+    with pytest.raises(UserError, match="3 numbers for 2 teachers"):
+        train(settings, tmp_path)
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with_images):
+    images = None if with_images else [str(path) for path in plain]
+    made = compact(folder, tmp_path / "small", dims=24, images=images)
+    assert made.samples == NUMBER
+    assert made.kept[0] == pytest.approx(1), "all of the first teacher's dimensions"
+    assert 0.9 < made.kept[1] < 1
+    small = load_reinforced(str(tmp_path / "small"))
+    assert small.teacher_dims == (24, 24)
+    for one, other in zip(samples, small.samples, strict=True):
+        assert (one.key, one.caption, one.image) == (other.key, other.caption, other.image)
+        assert (one.augmentations, one.synthetic_captions) == (other.augmentations, other.synthetic_captions)
+        was = one.image_emb[:, :24] @ one.text_emb[:, :24].T
+        now = other.image_emb[:, :24] @ other.text_emb[:, :24].T
+        torch.testing.assert_close(now, was, rtol=0, atol=0.01)
+    with pytest.raises(UserError, match="dims must be at least 1"):
+        compact(folder, tmp_path / "none", dims=0)
