@@ -1,4 +1,4 @@
-"""`mcliplib benchmark latency|loader`: how fast a model's towers run, and how fast data are loaded."""
+"""`mcliplib benchmark latency|loader|reinforce`: how fast the towers run, data are loaded, a set is reinforced."""
 
 import argparse
 import shlex
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mcliplib.cli import benchmark_reinforce
+from mcliplib.cli.checks import check_at_least
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
 
@@ -27,6 +29,7 @@ def register(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
     _register_loader(actions)
+    benchmark_reinforce.register(actions)
 
 
 def _register_latency(actions: Any) -> None:
@@ -66,7 +69,7 @@ def run_loader(args: argparse.Namespace) -> int:
     from mcliplib.data import shard_paths
     from mcliplib.latency.loader import PLAIN, LoaderSettings, compare_loaders
 
-    _check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32)
+    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32)
     if args.record:
         check_name(args.record)
     start = time.perf_counter()
@@ -134,14 +137,8 @@ def run_latency(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_at_least(args: argparse.Namespace, **least: int) -> None:
-    for name, lowest in least.items():
-        if getattr(args, name) < lowest:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(args, name)}")
-
-
 def _check(args: argparse.Namespace) -> None:
-    _check_at_least(args, rounds=2, threads=1, batch=1)
+    check_at_least(args, rounds=2, threads=1, batch=1)
     if args.record:
         check_name(args.record)  # before minutes are spent on what could not be written
 
