@@ -39,6 +39,7 @@ def register(commands: Any) -> None:
     add("--shard-size", type=int, default=1000, metavar="N", help="samples a shard from lists (default: %(default)s)")
     add("--max-skipped", type=float, default=0.1, metavar="SHARE", help="of all samples (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="threads that decode and augment; with ray, actors")
+    add("--threads", type=int, default=2, metavar="N", help="of PyTorch, for the teachers (default: %(default)s)")
     add("--resume", action="store_true", help="go on with the run in --output where there is one")
     parser.set_defaults(run=run)
 
@@ -103,4 +104,5 @@ def _settings(args: argparse.Namespace, captions: int) -> "ReinforceSettings":
         augment=dataclasses.replace(AugmentSettings(), size=args.augmentation_size),
         seed=args.seed,
         shard_size=args.shard_size,
+        threads=args.threads,
     )

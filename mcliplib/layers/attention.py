@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplib._vision import DropPath
+from mcliplib.layers.attend import attend
 from mcliplib.layers.conv_ffn import ConvFFN
 from mcliplib.layers.fold import (
     Affine,
@@ -45,7 +46,7 @@ class SelfAttention(nn.Module):
         # [b, n, 3c] -> [3, b, heads, n, head_dim]
         qkv = self.qkv(x).reshape(batch, tokens, 3, dim // self.head_dim, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
+        out = attend(q, k, v, scale=self.scale, causal=self.causal)
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
 
     def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
@@ -57,8 +58,7 @@ class SelfAttention(nn.Module):
         q = q.reshape(batch, 1, -1, self.head_dim).transpose(1, 2)
         k, v = kv.reshape(batch, tokens, 2, -1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         seen = torch.arange(tokens, device=x.device) <= at[:, None, None, None] if self.causal else None
-        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale)
-        return self.proj(out.reshape(batch, dim))
+        return self.proj(attend(q, k, v, scale=self.scale, seen=seen).reshape(batch, dim))
 
     def fuse(self, norm: Norm | None = None, layer_scale: LayerScale | None = None) -> "SelfAttention":
         """The same function with 1/sqrt(d), a following layer scale and a preceding norm folded into the weights.

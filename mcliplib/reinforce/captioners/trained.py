@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mcliplib.checkpoints.files import read, write_safetensors
+from mcliplib.checkpoints.int8 import from_int8, to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image
@@ -129,7 +130,7 @@ def _ways_to_say(sample: Sample) -> list[str]:
 
 def _save(decoder: CaptionDecoder, tokenizer: Tokenizer, path: Path) -> None:
     header = {"decoder": json.dumps(asdict(decoder.config)), "vocab": json.dumps(tokenizer.vocab)}
-    write_safetensors({name: value.half() for name, value in decoder.state_dict().items()}, path, header)
+    write_safetensors(to_int8(decoder.state_dict()), path, header)
 
 
 def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
@@ -137,7 +138,7 @@ def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
         found = read(path)
         config, vocab = (json.loads(found.header[name]) for name in ("decoder", "vocab"))
         decoder = CaptionDecoder(DecoderConfig(**config))
-        decoder.load_state_dict(found.tensors)
+        decoder.load_state_dict(from_int8(found.tensors))
     except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no trained decoder ({error}); `mcliplib captioner train` makes it") from error
     return decoder.eval().requires_grad_(False), Tokenizer(decoder.config.context_length, vocab)
