@@ -45,12 +45,18 @@ _TABLE = (
     _v2("mobileclip2_s3", 768, MCI3, WIDE, OPENAI),
     _v2("mobileclip2_s4", 768, MCI4, WIDE, OPENAI),
     _v2("mobileclip2_l14", 768, VIT_L, WIDE, replace(OPENAI, interpolation="bicubic")),
-    # The same design for two CPU cores and 64-pixel pictures: trains from nothing in minutes.
+    # The same design for two CPU cores: nano trains from nothing in minutes, pico is for experiments of many runs.
     ModelConfig(
         "mobileclip_nano",
         embed_dim=256,
         image=MCiConfig(widths=(16, 48, 96, 192), depths=(1, 2, 4, 1), image_size=64, layer_scale=0.1),
         text=TextConfig(width=192, layers=2, context_length=16, layer_scale=0.1),
+    ),
+    ModelConfig(
+        "mobileclip_pico",
+        embed_dim=192,
+        image=MCiConfig(widths=(16, 32, 64, 128), depths=(1, 1, 2, 1), image_size=48, layer_scale=0.1),
+        text=TextConfig(width=128, layers=1, context_length=12, layer_scale=0.1),
     ),
 )
 PRESETS: dict[str, ModelConfig] = {config.name: config for config in _TABLE}

@@ -1,4 +1,4 @@
-"""Weights at a byte each, for files that must be small: matrices in int8 with one step for each row, the rest halved."""
+"""Weights at a byte each, for small files: matrices in int8 with one step for each row, the rest in float16."""
 
 from collections.abc import Mapping
 

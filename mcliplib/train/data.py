@@ -2,8 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from mcliplib.data import Sample, load_samples, shard_paths
 from mcliplib.errors import UserError
@@ -13,7 +16,7 @@ from mcliplib.reinforce.params import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train.batches import Batch, PairBatches
-from mcliplib.train.reinforced import ReinforcedBatch, ReinforcedBatches
+from mcliplib.train.reinforced import ReinforcedBatch, ReinforcedBatches, Views
 from mcliplib.train.settings import TrainSettings
 
 MakeBatch = Callable[[int], Batch | ReinforcedBatch]  # of a step
@@ -74,6 +77,8 @@ class ReinforcedData:
     samples: Sequence[ReinforcedSample]
     teacher_dims: tuple[int, ...]
     augment: AugmentSettings = PAPER
+    _whole: Sequence[ReinforcedSample] | None = None  # the samples that this is a part of
+    _views: dict[int, Views] = field(default_factory=dict)  # of these, by image size; parts share them
 
     def texts(self) -> Iterator[str]:
         """See TrainingData."""
@@ -85,14 +90,56 @@ class ReinforcedData:
 
     def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> ReinforcedBatches:
         """See TrainingData."""
+        if image_size not in self._views:
+            self._views[image_size] = Views(self._whole or self.samples, image_size, self.augment)
         return ReinforcedBatches(
             self.samples,
             tokenizer,
             image_size=image_size,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            settings=self.augment,
+            views=self._views[image_size],
         )
+
+    def part(
+        self, *, views: int | None = None, captions: int | None = None, teachers: Sequence[int] | None = None
+    ) -> "ReinforcedData":
+        """The same pictures with less about them, for ablations.
+
+        Args:
+            views: the first so many augmentations; all if None.
+            captions: the first so many synthetic captions.
+            teachers: which ones, by their place.
+
+        Raises:
+            UserError: more is asked for than there is.
+        """
+        first = self.samples[0]
+        there = {"views": len(first.augmentations), "captions": len(first.synthetic_captions)}
+        for name, wanted, least in (("views", views, 1), ("captions", captions, 0)):
+            if wanted is not None and not least <= wanted <= there[name]:
+                raise UserError(f"{name} must be from {least} to {there[name]}, which the set has, got {wanted}")
+        known = range(len(self.teacher_dims))
+        kept = tuple(known if teachers is None else teachers)
+        if not kept or not set(kept) <= set(known):
+            raise UserError(f"teachers must be places among the set's {len(known)}, counted from 0, got {list(kept)}")
+
+        def columns(rows: Tensor) -> Tensor:
+            parts = rows.split(self.teacher_dims, dim=1)
+            return torch.cat([parts[place] for place in kept], dim=1) if len(kept) < len(known) else rows
+
+        samples = [
+            replace(
+                one,
+                augmentations=one.augmentations[:views],
+                synthetic_captions=one.synthetic_captions[:captions],
+                image_emb=columns(one.image_emb[:views]),
+                text_emb=columns(one.text_emb[: None if captions is None else 1 + captions]),
+            )
+            for one in self.samples
+        ]
+        dims = tuple(self.teacher_dims[place] for place in kept)
+        return replace(self, samples=samples, teacher_dims=dims, _whole=self._whole or self.samples)
 
 
 def load_data(settings: TrainSettings) -> PairData | ReinforcedData:
@@ -103,7 +150,8 @@ def load_data(settings: TrainSettings) -> PairData | ReinforcedData:
     """
     if not settings.reinforced:
         return PairData(load_samples(settings.data))
-    return load_reinforced(settings.data)
+    whole = load_reinforced(settings.data)
+    return whole.part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
 
 
 def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:

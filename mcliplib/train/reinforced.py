@@ -34,11 +34,52 @@ class ReinforcedBatch(NamedTuple):
     synthetic_emb: Tensor | None = None  # [B, D]
 
 
-class ReinforcedBatches:
-    """An endless, seeded sequence of reinforced batches.
+class Views:
+    """The augmented views of a set, made when they are first asked for; runs on the same set can share them.
 
     Stored views are few, so a small set can keep them all once they are made; batches then cost less than those of
     plain pairs, whose crops are always new.
+
+    Args:
+        samples: with images.
+        image_size: pixels, height and width.
+        settings: those the augmentations were drawn with.
+        keep: in memory: "views" (each augmented picture, once it was made), "images" (decoded) or "bytes".
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[ReinforcedSample],
+        image_size: int,
+        settings: AugmentSettings = PAPER,
+        keep: Keep = "views",
+    ) -> None:
+        self.samples, self.image_size, self.settings, self.keep = samples, image_size, settings, keep
+        self._images: dict[int, Image.Image] = {}
+        shape = (len(samples), len(samples[0].augmentations)) if keep == "views" else (0, 0)
+        self._views = np.empty((*shape, image_size, image_size, 3), np.uint8)  # takes memory where it is written
+        self._made = np.zeros(shape, bool)
+
+    def __call__(self, row: int, view: int) -> np.ndarray:
+        """One augmented picture, uint8 [H, W, 3]."""
+        if self.keep == "views" and self._made[row, view]:
+            return self._views[row, view]
+        made = view_of(self.samples[row], view, self.image_size, self.settings, self._image(row))
+        if self.keep == "views":
+            self._views[row, view], self._made[row, view] = made, True
+        return made
+
+    def _image(self, row: int) -> Image.Image:
+        if row in self._images:
+            return self._images[row]
+        image = picture_of(self.samples[row])
+        if self.keep != "bytes":
+            self._images[row] = image
+        return image
+
+
+class ReinforcedBatches:
+    """An endless, seeded sequence of reinforced batches.
 
     Args:
         samples: with images and real captions, and equal numbers of views and of synthetic captions.
@@ -47,7 +88,8 @@ class ReinforcedBatches:
         batch_size: pairs in a batch; at most `len(samples)`.
         seed: of order, views and captions.
         settings: those the augmentations were drawn with.
-        keep: in memory: "views" (each augmented picture, once it was made), "images" (decoded) or "bytes".
+        keep: see `Views`.
+        views: of the same samples, instead of new ones; they may hold more views of each than the samples name.
 
     Raises:
         UserError: too few samples, or samples that lack something or differ in their counts.
@@ -63,18 +105,15 @@ class ReinforcedBatches:
         seed: int,
         settings: AugmentSettings = PAPER,
         keep: Keep = "views",
+        views: Views | None = None,
     ) -> None:
         check_batch_size(batch_size, len(samples))
         _check_alike(samples)
-        self.samples, self.image_size, self.batch_size, self.seed = samples, image_size, batch_size, seed
-        self.settings, self.keep = settings, keep
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.view = Views(samples, image_size, settings, keep) if views is None else views
         self._tokens = torch.stack([tokenizer([str(one.caption), *one.synthetic_captions]) for one in samples])
         self._image_emb = torch.stack([one.image_emb for one in samples])
         self._text_emb = torch.stack([one.text_emb for one in samples])
-        self._images: dict[int, Image.Image] = {}
-        shape = (len(samples), self._image_emb.shape[1]) if keep == "views" else (0, 0)
-        self._views = np.empty((*shape, image_size, image_size, 3), np.uint8)  # takes memory where it is written
-        self._made = np.zeros(shape, bool)
 
     def __call__(self, step: int) -> ReinforcedBatch:
         """The batch of one step."""
@@ -89,24 +128,6 @@ class ReinforcedBatches:
             return real
         texts = rng.integers(1, self._tokens.shape[1], size=len(rows))
         return real._replace(synthetic_tokens=self._tokens[rows, texts], synthetic_emb=self._text_emb[rows, texts])
-
-    def view(self, row: int, view: int) -> np.ndarray:
-        """One augmented picture, uint8 [H, W, 3]."""
-        if self.keep == "views" and self._made[row, view]:
-            return self._views[row, view]
-        sample = self.samples[row]
-        made = view_of(sample, view, self.image_size, self.settings, self._image(row))
-        if self.keep == "views":
-            self._views[row, view], self._made[row, view] = made, True
-        return made
-
-    def _image(self, row: int) -> Image.Image:
-        if row in self._images:
-            return self._images[row]
-        image = picture_of(self.samples[row])
-        if self.keep != "bytes":
-            self._images[row] = image
-        return image
 
 
 def picture_of(sample: ReinforcedSample) -> Image.Image:

@@ -14,6 +14,8 @@ from mcliplib.presets import PRESETS
 DType = Literal["float32", "bfloat16"]
 LOWEST = {
     "samples": 1,
+    "views": 1,
+    "captions": 0,
     "batch_size": 1,
     "learning_rate": 0,
     "weight_decay": 0,
@@ -35,6 +37,9 @@ class TrainSettings:
         preset: the model, one of `list_models()`.
         data: data sets, roles ("train") or shard paths.
         reinforced: whether `data` names reinforced sets, and the loss is the reinforced one.
+        views: how many of a reinforced set's augmentations are used; all if None.
+        captions: how many of its synthetic captions; all if None.
+        teachers: which of its teachers, by their place from 0; all if None.
         distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
         teacher_scales: inverse temperature of each teacher; one number stands for all of them.
         samples: image-text pairs to see in all.
@@ -60,6 +65,9 @@ class TrainSettings:
     preset: str = "mobileclip_nano"
     data: tuple[str, ...] = ("train",)
     reinforced: bool = False
+    views: int | None = None
+    captions: int | None = None
+    teachers: tuple[int, ...] | None = None
     distill_weight: float = 1.0
     teacher_scales: tuple[float, ...] = (100.0,)
     samples: int = 205_000

@@ -41,7 +41,12 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    settings: TrainSettings, output: str | Path, *, resume: bool = False, samples: list[Sample] | None = None
+    settings: TrainSettings,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    samples: list[Sample] | None = None,
+    data: PairData | ReinforcedData | None = None,
 ) -> TrainResult:
     """Train a model on image-text pairs with CLIP's loss, or on a reinforced set with the reinforced loss.
 
@@ -50,6 +55,7 @@ def train(
         output: folder for `model.safetensors`, `last.pt` (to resume from), `metrics.jsonl` and TensorBoard events.
         resume: continue from `last.pt` where there is one; bit for bit what an uninterrupted run gives on one machine.
         samples: decoded pairs to train on (with CLIP's loss) instead of `settings.data`.
+        data: a set in memory, also instead of it; what it holds decides, whatever the settings say of the data.
 
     Raises:
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
@@ -61,7 +67,8 @@ def train(
         raise UserError(f"{directory}: cannot be a folder for the run ({error.strerror})") from error
     if (directory / STATE_FILE).exists() and not resume:
         raise UserError(f"{directory}: holds a run already; give --resume auto to continue it, or another --output")
-    data: PairData | ReinforcedData = load_data(settings) if samples is None else PairData(samples)
+    if data is None:
+        data = load_data(settings) if samples is None else PairData(samples)
     model = _new_model(settings, data)
     optimizer = adamw(
         model,

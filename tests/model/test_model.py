@@ -43,7 +43,7 @@ def test_published_sizes(name):
 
 
 def test_no_preset_is_without_a_size_to_compare():
-    assert set(mcliplib.list_models()) - set(PUBLISHED) - IN_OPEN_CLIP_ONLY == {"mobileclip_nano"}
+    assert set(mcliplib.list_models()) - set(PUBLISHED) - IN_OPEN_CLIP_ONLY == {"mobileclip_nano", "mobileclip_pico"}
 
 
 def test_s0_encodes_to_unit_vectors():

@@ -209,8 +209,8 @@ def test_plain_shards_stream_too(plain):
 
 def test_training_on_a_reinforced_set_learns_the_teachers_and_resumes_to_the_bit(folder, tmp_path):
     settings = TrainSettings(
-        data=(str(folder),), reinforced=True, teacher_scales=(20.0,), samples=320, batch_size=8, image_size=32,
-        context_length=12, warmup_steps=4, learning_rate=3e-3, save_every=7, log_every=1,
+        preset="mobileclip_pico", data=(str(folder),), reinforced=True, teacher_scales=(20.0,), samples=30 * NUMBER,
+        batch_size=NUMBER, image_size=32, warmup_steps=4, learning_rate=3e-3, save_every=7, log_every=1,
     )  # fmt: skip
     whole = train(settings, tmp_path / "whole")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
@@ -250,3 +250,23 @@ def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with
         torch.testing.assert_close(now, was, rtol=0, atol=0.01)
     with pytest.raises(UserError, match="dims must be at least 1"):
         compact(folder, tmp_path / "none", dims=0)
+
+
+def test_a_part_of_a_set_is_the_same_with_less(folder):
+    whole = load_reinforced(str(folder))
+    part = whole.part(views=1, captions=2, teachers=(1,))
+    assert part.teacher_dims == (DIMS[1],)
+    for one, of in zip(part.samples, whole.samples, strict=True):
+        assert one.augmentations == of.augmentations[:1]
+        assert one.synthetic_captions == of.synthetic_captions[:2]
+        assert torch.equal(one.image_emb, of.image_emb[:1, DIMS[0] :])
+        assert torch.equal(one.text_emb, of.text_emb[:3, DIMS[0] :])
+    settings = TrainSettings(preset="mobileclip_pico", batch_size=8, seed=3)
+    first = part.batches(settings, TOKENIZER, 32)  # makes the views, which the whole set then shares
+    second = whole.batches(settings, TOKENIZER, 32)
+    assert first.view is second.view
+    assert torch.equal(second(0).pixels, whole.part().batches(settings, TOKENIZER, 32)(0).pixels)
+    with pytest.raises(UserError, match="views must be from 1 to"):
+        whole.part(views=99)
+    with pytest.raises(UserError, match="teachers must be places among the set's 2"):
+        whole.part(teachers=(2,))
