@@ -1,9 +1,11 @@
 """Training losses, as pure functions of feature tensors.
 
 Shapes: B pairs, D dimensions of the student, K teachers of D_1 ... D_K dimensions whose unit vectors lie side by side.
+Features in half precision are compared in float32: at a scale of 100, bfloat16 rounds a logit by up to 0.25.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,9 +26,7 @@ def clip_loss(f_img: Float[Tensor, "b d"], f_txt: Float[Tensor, "b d"], logit_sc
     Returns:
         The mean of the two cross-entropies, in nats; ln(batch) is chance.
     """
-    logits = logit_scale * f_img @ f_txt.T
-    target = torch.arange(logits.shape[0], device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return _contrast(_compare(f_img, f_txt, logit_scale))
 
 
 def distill_loss(
@@ -58,17 +58,39 @@ def distill_loss(
     Raises:
         ValueError: dimensions that do not add up, or another number of scales.
     """
-    teacher_dims = tuple(teacher_dims)
-    if len(teacher_scales) != len(teacher_dims) or sum(teacher_dims) != t_img.shape[1]:
-        raise ValueError(
-            f"teachers of {list(teacher_dims)} dimensions with scales {list(teacher_scales)} do not fit embeddings "
-            f"of {t_img.shape[1]}"
-        )
-    student = logit_scale * f_img @ f_txt.T
-    parts = zip(t_img.split(teacher_dims, dim=1), t_txt.split(teacher_dims, dim=1), teacher_scales, strict=True)
-    teachers = [scale * images @ texts.T for images, texts, scale in parts]
-    terms = [_kl(teacher, student) + _kl(teacher.T, student.T) for teacher in teachers]
-    return torch.stack(terms).mean() / 2
+    return _divergence(
+        _compare(f_img, f_txt, logit_scale), _compare_teachers(t_img, t_txt, teacher_dims, teacher_scales)
+    )
+
+
+def averaged_distill_loss(
+    f_img: Float[Tensor, "b d"],
+    f_txt: Float[Tensor, "b d"],
+    logit_scale: Scale,
+    t_img: Float[Tensor, "b teachers"],
+    t_txt: Float[Tensor, "b teachers"],
+    teacher_dims: Sequence[int] = (768, 768),
+    teacher_scales: Sequence[float] = (100.0, 100.0),
+) -> Float[Tensor, ""]:
+    """The form in MobileCLIP's released training: cross-entropy with the average of the teachers' softmaxes.
+
+    It is `distill_loss` plus the mean entropy of the teachers' softmaxes. That is a constant for the student, so the
+    gradients agree; only this one's value does not reach 0. With one teacher it is open_clip's `DistillClipLoss`.
+
+    Args:
+        f_img: as `distill_loss`, and all that follow.
+
+    Returns:
+        Nats; at least the mean entropy of the teachers.
+
+    Raises:
+        ValueError: as `distill_loss`.
+    """
+    student = _compare(f_img, f_txt, logit_scale)
+    teachers = _compare_teachers(t_img, t_txt, teacher_dims, teacher_scales)
+    rows, columns = (torch.stack([log_p.exp() for log_p in way]).mean(0) for way in zip(*teachers, strict=True))
+    by_image, by_text = -(rows * student.by_image).sum(1), -(columns * student.by_text).sum(1)
+    return (by_image.mean() + by_text.mean()) / 2
 
 
 def reinforced_loss(
@@ -102,19 +124,56 @@ def reinforced_loss(
     if (f_syn is None) != (t_syn is None):
         raise ValueError("f_syn and t_syn belong together: give both or neither")
 
-    def part(student: Tensor, teachers: Tensor) -> Tensor:
-        loss = f_img.new_zeros(())
+    def part(texts: Tensor, teachers_texts: Tensor) -> Tensor:
+        student, loss = _compare(f_img, texts, logit_scale), f_img.new_zeros(())
         if distill_weight < 1:
-            loss = loss + (1 - distill_weight) * clip_loss(f_img, student, logit_scale)
+            loss = loss + (1 - distill_weight) * _contrast(student)
         if distill_weight > 0:
-            distilled = distill_loss(f_img, student, logit_scale, t_img, teachers, teacher_dims, teacher_scales)
-            loss = loss + distill_weight * distilled
+            teachers = _compare_teachers(t_img, teachers_texts, teacher_dims, teacher_scales)
+            loss = loss + distill_weight * _divergence(student, teachers)
         return loss
 
     real = part(f_txt, t_txt)
     return real if f_syn is None or t_syn is None else real + part(f_syn, t_syn)
 
 
+class _LogSoftmaxes(NamedTuple):
+    """Of one similarity matrix, in both directions: made once, as every term of a loss needs them."""
+
+    by_image: Float[Tensor, "b b"]  # each image's, over the texts
+    by_text: Float[Tensor, "b b"]  # each text's, over the images
+
+
+def _compare(images: Float[Tensor, "b d"], texts: Float[Tensor, "b d"], scale: Scale) -> _LogSoftmaxes:
+    precision = torch.promote_types(images.dtype, torch.float32)  # of the logits: see the top of the file
+    logits = scale * images.to(precision) @ texts.to(precision).T
+    return _LogSoftmaxes(logits.log_softmax(dim=1), logits.T.log_softmax(dim=1))
+
+
+def _compare_teachers(
+    t_img: Float[Tensor, "b teachers"], t_txt: Float[Tensor, "b teachers"], dims: Sequence[int], scales: Sequence[float]
+) -> list[_LogSoftmaxes]:
+    dims = tuple(dims)
+    if len(scales) != len(dims) or sum(dims) != t_img.shape[1]:
+        raise ValueError(
+            f"teachers of {list(dims)} dimensions with scales {list(scales)} do not fit embeddings of {t_img.shape[1]}"
+        )
+    parts = zip(t_img.split(dims, dim=1), t_txt.split(dims, dim=1), scales, strict=True)
+    return [_compare(images, texts, scale) for images, texts, scale in parts]
+
+
+def _contrast(student: _LogSoftmaxes) -> Float[Tensor, ""]:
+    """The mean of the two cross-entropies, the diagonal being right."""
+    target = torch.arange(len(student.by_image), device=student.by_image.device)
+    return (F.nll_loss(student.by_image, target) + F.nll_loss(student.by_text, target)) / 2
+
+
+def _divergence(student: _LogSoftmaxes, teachers: Sequence[_LogSoftmaxes]) -> Float[Tensor, ""]:
+    """The mean over teachers and directions of KL(T_k || S)."""
+    terms = [_kl(one.by_image, student.by_image) + _kl(one.by_text, student.by_text) for one in teachers]
+    return torch.stack(terms).mean() / 2
+
+
 def _kl(teacher: Float[Tensor, "b c"], student: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
-    """KL(softmax(teacher) || softmax(student)), the mean over the rows."""
-    return F.kl_div(student.log_softmax(dim=1), teacher.log_softmax(dim=1), log_target=True, reduction="batchmean")
+    """KL between the rows of two matrices of log-probabilities; the mean over the rows."""
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean")

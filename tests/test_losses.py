@@ -2,11 +2,12 @@
 
 import math
 
+import open_clip.loss
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from mcliplib.losses import clip_loss, distill_loss, reinforced_loss
+from mcliplib.losses import averaged_distill_loss, clip_loss, distill_loss, reinforced_loss
 
 
 def unit(*shape, seed=0):
@@ -73,18 +74,85 @@ def test_synthetic_captions_are_a_second_term_over_the_same_images():
     torch.testing.assert_close(both, real + synthetic)
 
 
-def test_the_gradient_is_that_of_the_averaged_teachers_cross_entropy():
-    """The released training averages the teachers' softmaxes and takes the cross-entropy: the same gradient."""
-    f_txt, t_img, t_txt = unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
-    f_img = unit(6, 4).requires_grad_()
-    ours = distill_loss(f_img, f_txt, 20.0, t_img, t_txt, (5, 7), (20.0, 30.0))
-    logits = 20.0 * f_img @ f_txt.T
-    parts = zip(t_img.split((5, 7), dim=1), t_txt.split((5, 7), dim=1), (20.0, 30.0), strict=True)
-    similarities = [scale * a @ b.T for a, b, scale in parts]
-    rows, columns = (sum(s.softmax(1) for s in (way)) / 2 for way in (similarities, [s.T for s in similarities]))
-    theirs = -((rows * logits.log_softmax(1)).sum(1).mean() + (columns * logits.T.log_softmax(1)).sum(1).mean()) / 2
-    gradients = [torch.autograd.grad(loss, f_img)[0] for loss in (ours, theirs)]
-    torch.testing.assert_close(*gradients)
+def test_the_released_form_has_the_same_gradients_and_another_value():
+    f_img, f_txt, t_img, t_txt = unit(6, 4), unit(6, 4, seed=1), two_teachers(6), two_teachers(6, seed=9)
+    scale = torch.tensor(20.0, dtype=torch.float64)
+    leaves = [tensor.requires_grad_() for tensor in (f_img, f_txt, scale)]
+    kl = distill_loss(*leaves, t_img, t_txt, (5, 7), (20.0, 3.0))
+    averaged = averaged_distill_loss(*leaves, t_img, t_txt, (5, 7), (20.0, 3.0))
+    assert averaged > kl + 0.1  # by the teachers' entropy
+    torch.testing.assert_close(torch.autograd.grad(averaged, leaves), torch.autograd.grad(kl, leaves))
+
+
+def test_the_released_form_by_hand():
+    eye = torch.eye(2, dtype=torch.float64)
+    flat = torch.full((2, 2), 0.5**0.5, dtype=torch.float64)
+    teachers = torch.cat([eye, eye], dim=1)  # rows (3/4, 1/4) and (1/2, 1/2): on average (5/8, 3/8)
+    student = torch.tensor([3 / 4, 1 / 4], dtype=torch.float64).log()
+    expected = -(5 / 8 * student[0] + 3 / 8 * student[1])
+    loss = averaged_distill_loss(eye, eye, math.log(3), teachers, teachers, (2, 2), (math.log(3), 0.0))
+    torch.testing.assert_close(loss, expected)
+    # against a student that cannot tell, any teacher costs ln 2
+    assert averaged_distill_loss(flat, flat, 9.0, eye, eye, (2,), (7.0,)).item() == pytest.approx(math.log(2))
+
+
+def test_open_clip_agrees():
+    f_img, f_txt, t_img, t_txt = unit(6, 4), unit(6, 4, seed=1), unit(6, 5, seed=2), unit(6, 5, seed=3)
+    leaves = [f_img.requires_grad_(), f_txt.requires_grad_()]
+    contrastive, distilled = open_clip.loss.DistillClipLoss()(*leaves, 20.0, t_img, t_txt, 30.0)
+    alone = open_clip.loss.ClipLoss()(*leaves, 20.0)
+    ours = clip_loss(*leaves, 20.0)
+    averaged = averaged_distill_loss(*leaves, 20.0, t_img, t_txt, (5,), (30.0,))
+    kl = distill_loss(*leaves, 20.0, t_img, t_txt, (5,), (30.0,))
+    gradients = [torch.autograd.grad(one, leaves, retain_graph=True) for one in (contrastive, distilled)]
+    for one in (contrastive, alone):
+        torch.testing.assert_close(ours, one)
+    torch.testing.assert_close(averaged, distilled)
+    torch.testing.assert_close(torch.autograd.grad(ours, leaves, retain_graph=True), gradients[0])
+    torch.testing.assert_close(torch.autograd.grad(kl, leaves), gradients[1])
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_bfloat16_features_at_scale_100(weight):
+    """Nearly aligned features and a scale of 100: logits in bfloat16 would be wrong by up to a quarter."""
+    base = unit(32, 64)
+    f_img, f_txt, f_syn = (normalize(base + 0.1 * unit(32, 64, seed=s), dim=-1).bfloat16() for s in (1, 2, 3))
+    t_img, t_txt, t_syn = (normalize(base + 0.2 * unit(32, 64, seed=s), dim=-1).bfloat16() for s in (4, 5, 6))
+
+    def loss_and_gradients(dtype):
+        leaves = [tensor.to(dtype, copy=True).requires_grad_() for tensor in (f_img, f_txt, f_syn)]
+        teachers = [tensor.to(dtype) for tensor in (t_img, t_txt, t_syn)]
+        loss = reinforced_loss(
+            *leaves[:2],
+            torch.tensor(100.0),
+            *teachers[:2],
+            f_syn=leaves[2],
+            t_syn=teachers[2],
+            distill_weight=weight,
+            teacher_dims=(64,),
+            teacher_scales=(100.0,),
+        )
+        return loss, torch.stack(torch.autograd.grad(loss, leaves)).float()
+
+    half, exact = loss_and_gradients(torch.bfloat16), loss_and_gradients(torch.float32)
+    assert half[0].dtype == torch.float32
+    torch.testing.assert_close(half[0], exact[0])
+    torch.testing.assert_close(half[1], exact[1], rtol=0.01, atol=1e-4 * exact[1].abs().max().item())
+
+
+def test_softmaxes_are_made_once(monkeypatch):
+    """One matrix of the student's and one of each teacher's, for the real and for the synthetic captions."""
+    count, original = [], torch.Tensor.log_softmax
+
+    def counting(self, dim):
+        count.append(dim)
+        return original(self, dim=dim)
+
+    monkeypatch.setattr(torch.Tensor, "log_softmax", counting)
+    features, teachers = [unit(6, 4, seed=s) for s in range(3)], [two_teachers(6, seed=s) for s in range(3)]
+    settings = {"distill_weight": 0.5, "teacher_dims": (5, 7), "teacher_scales": (9.0, 4.0)}
+    reinforced_loss(*features[:2], 20.0, *teachers[:2], f_syn=features[2], t_syn=teachers[2], **settings)
+    assert len(count) == 2 * (1 + 2) * 2  # directions, student and teachers, real and synthetic
 
 
 def test_gradients_are_right_in_float64():
