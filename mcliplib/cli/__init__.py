@@ -7,7 +7,18 @@ from collections.abc import Sequence
 
 from mcliplib.errors import UserError
 
-COMMANDS = ("doctor", "data", "teachers", "captioner", "reinforce", "compact", "train", "evaluate", "benchmark")
+COMMANDS = (
+    "doctor",
+    "data",
+    "teachers",
+    "captioner",
+    "reinforce",
+    "compact",
+    "train",
+    "experiment",
+    "evaluate",
+    "benchmark",
+)
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -71,14 +71,27 @@ def _evaluate(
     encoder: Encoder, spec: dict[str, Any], samples: Sequence[Sample], features: Tensor
 ) -> ZeroShot | Retrieval:
     if spec["kind"] == "retrieval":
-        texts = list(dict.fromkeys(sample.caption for sample in samples))  # a shared caption is one text
-        index = {text: i for i, text in enumerate(texts)}
-        pairs = torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
-        return retrieval(features, encoder.encode_texts(texts), pairs)
+        return caption_retrieval(encoder, samples, features)
     classes = spec["classes"]
     labels = torch.tensor([classes.index(sample.meta[spec["label_field"]]) for sample in samples])
     templates = PHOTO_TEMPLATES if spec["photos"] else DRAWING_TEMPLATES
     return zero_shot(features, class_features(encoder, classes, templates), labels)
+
+
+def caption_retrieval(encoder: Encoder, samples: Sequence[Sample], features: Tensor | None = None) -> Retrieval:
+    """Retrieval between pictures and their captions; a caption that several pictures share is one text.
+
+    Args:
+        encoder: of the texts, and of the pictures where their features are not given.
+        samples: pictures with captions.
+        features: [N, D] of the pictures.
+    """
+    if features is None:
+        features = encoder.encode_images([sample.image for sample in samples])
+    texts = list(dict.fromkeys(sample.caption for sample in samples))
+    index = {text: i for i, text in enumerate(texts)}
+    pairs = torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
+    return retrieval(features, encoder.encode_texts(texts), pairs)
 
 
 def score_values(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, dict[str, float]]]:

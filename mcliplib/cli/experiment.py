@@ -1,0 +1,85 @@
+"""`mcliplib experiment list|run|show`: the experiments of the book, of many training runs each."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mcliplib.errors import UserError
+
+
+def register(commands: Any) -> None:
+    """Add `experiment` with its subcommands."""
+    parser = commands.add_parser("experiment", help="run the book's experiments: many trainings, resumable")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the experiments, and how far they are").set_defaults(run=run_list)
+    run = actions.add_parser("run", help="do the runs that have no result yet; stop and go on whenever you like")
+    run.add_argument("name", help="an experiment, or a .yaml file")
+    run.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for one result file a run")
+    run.add_argument("--share", default="1/1", metavar="I/N", help="do every N-th run, from the I-th (default: all)")
+    run.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
+    run.add_argument("--record", action="store_true", help="write what there is to data/results at the end")
+    run.set_defaults(run=run_run)
+    show = actions.add_parser("show", help="scores of each variant over samples seen")
+    show.add_argument("name", help="an experiment, or a .yaml file")
+    show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
+    show.add_argument("--task", default="mean", help="one evaluation task (default: the mean over all)")
+    show.add_argument("--record", action="store_true", help="write what there is to data/results")
+    show.set_defaults(run=run_show)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """A line for each experiment."""
+    from mcliplib.experiments import gather, load_plan, plan_names
+
+    for name in plan_names():
+        plan = load_plan(name)
+        print(f"{name}: {len(gather(plan, None))} of {sum(1 for _ in plan.runs())} runs recorded. {plan.about}")
+    return 0
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """Do the runs; record them if wanted."""
+    from mcliplib.cli.teachers import say_on_stderr, use_threads
+    from mcliplib.experiments import load_plan, run_plan
+
+    plan, share = load_plan(args.name), _share(args.share)
+    use_threads(args.threads)
+    run_plan(plan, args.output, share=share, progress=say_on_stderr)
+    if args.record:
+        _record(args)
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """A line for each variant and budget."""
+    from statistics import fmean
+
+    from mcliplib.experiments import gather, load_plan
+    from mcliplib.experiments.curves import curves
+
+    plan = load_plan(args.name)
+    runs = gather(plan, args.output)
+    for variant in plan.variants:
+        found = curves(runs, variant)
+        if found and args.task not in found:
+            raise UserError(f"no task {args.task!r}; there is {', '.join(found)}")
+        for samples, scores in found.get(args.task, {}).items():
+            print(f"{variant:16} {samples:>10,}  {fmean(scores):6.2%}  ({', '.join(f'{one:.2%}' for one in scores)})")
+    if args.record:
+        _record(args)
+    return 0
+
+
+def _record(args: argparse.Namespace) -> None:
+    from mcliplib.experiments import load_plan
+    from mcliplib.experiments.runner import record_plan
+
+    command = f"mcliplib experiment run {args.name} --output runs/{args.name} --record"
+    print(f"recorded in {record_plan(load_plan(args.name), args.output, command)}")
+
+
+def _share(text: str) -> tuple[int, int]:
+    part, slash, of = text.partition("/")
+    if not (slash and part.isdigit() and of.isdigit() and 1 <= int(part) <= int(of)):
+        raise UserError(f"--share is I/N with I from 1 to N, as 1/2 and 2/2; got {text!r}")
+    return int(part) - 1, int(of)

@@ -1,0 +1,17 @@
+"""Experiments of many training runs: what to run is in a YAML file beside this, what came out in `data/results`."""
+
+from mcliplib.experiments.curves import Efficiency, efficiency, main_scores
+from mcliplib.experiments.plan import Plan, Run, load_plan, plan_names
+from mcliplib.experiments.runner import gather, run_plan
+
+__all__ = [
+    "Efficiency",
+    "Plan",
+    "Run",
+    "efficiency",
+    "gather",
+    "load_plan",
+    "main_scores",
+    "plan_names",
+    "run_plan",
+]

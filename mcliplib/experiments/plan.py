@@ -1,0 +1,103 @@
+"""What an experiment runs: every variant at every budget with every seed."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mcliplib.errors import UserError
+from mcliplib.train.settings import TrainSettings, settings_from
+
+_FOLDER = Path(__file__).parent
+_MEMBERS = ("about", "base", "variants", "budgets", "seeds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of an experiment.
+
+    Attributes:
+        name: of the run, and of its files.
+        variant: the row of the plan that it belongs to.
+        settings: all of them.
+    """
+
+    name: str
+    variant: str
+    settings: TrainSettings
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings as JSON gives them back: a result belongs to a run if they are equal."""
+        return dict(json.loads(json.dumps(dataclasses.asdict(self.settings))))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment.
+
+    Attributes:
+        name: of its file and of its record.
+        about: what it asks, in a sentence.
+        base: settings of all runs.
+        variants: name -> settings that differ from the base.
+        budgets: samples seen, ascending.
+        seeds: of each variant at each budget.
+        holdout: share of the training concepts that are left out and scored, for choosing settings; 0 scores the
+            evaluation sets.
+    """
+
+    name: str
+    about: str
+    base: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    holdout: float = 0.0
+
+    def runs(self) -> Iterator[Run]:
+        """All runs, so ordered that whoever stops early has all variants at small budgets first."""
+        for seed in self.seeds:
+            for budget in self.budgets:
+                for variant, changes in self.variants.items():
+                    values = {**self.base, **changes, "samples": budget, "seed": seed}
+                    name = f"{variant}-{budget}-{seed}"
+                    yield Run(name, variant, settings_from(values, f"{self.name}, {variant}"))
+
+
+def plan_names() -> list[str]:
+    """The experiments of this package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_plan(name: str) -> Plan:
+    """An experiment by its name, or from a YAML file.
+
+    Raises:
+        UserError: there is no such experiment, or the file is not one.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"no experiment {name!r}; there is {', '.join(plan_names())}, or a .yaml file") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict) or (missing := [member for member in _MEMBERS if member not in values]):
+        raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
+    if unknown := sorted(set(values) - {*_MEMBERS, "holdout"}):
+        raise UserError(f"{path}: unknown: {', '.join(unknown)}")
+    plan = Plan(
+        path.stem,
+        values["about"],
+        values["base"],
+        values["variants"],
+        tuple(values["budgets"]),
+        tuple(values["seeds"]),
+        float(values.get("holdout", 0.0)),
+    )
+    list(plan.runs())  # bad settings are found now, not after hours
+    return plan

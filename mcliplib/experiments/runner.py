@@ -1,0 +1,143 @@
+"""Run an experiment's runs one after the other, each at most once, and gather what came out."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mcliplib import results
+from mcliplib.data import Sample, load_samples
+from mcliplib.errors import UserError
+from mcliplib.evaluate import evaluate_suite
+from mcliplib.evaluate.features import ModelEncoder
+from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
+from mcliplib.experiments.plan import Plan, Run
+from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
+from mcliplib.train.settings import TrainSettings
+from mcliplib.train.trainer import TrainResult, train
+
+Results = dict[str, dict[str, Any]]  # by run
+
+
+def run_plan(
+    plan: Plan,
+    output: Path,
+    *,
+    share: tuple[int, int] = (0, 1),
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Do the runs that have no result yet, neither in `output` nor in the experiment's record.
+
+    A run that is interrupted goes on where it was.
+
+    Args:
+        plan: the experiment.
+        output: folder for one result file a run, and for the run that is under way.
+        share: (i, n) does every n-th run from the i-th: n processes share the work.
+        progress: told what is being done.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    data = _Data(plan)
+    for number, run in enumerate(plan.runs()):
+        if number % share[1] != share[0] or run.name in gather(plan, output):
+            continue
+        progress(run.name)
+        start = time.perf_counter()
+        trained = train(run.settings, output / run.name, resume=True, data=data.of(run.settings))
+        content = {
+            "settings": run.fingerprint(),
+            "scores": data.scores(trained),
+            "loss": trained.loss,
+            "logit_scale": trained.model.scale.item(),
+            "training_seconds": round(trained.seconds, 1),
+        }
+        _write(output / f"{run.name}.json", content)
+        shutil.rmtree(output / run.name)
+        progress(f"{run.name}: loss {trained.loss:.3f}, {time.perf_counter() - start:.0f} s")
+
+
+def gather(plan: Plan, output: Path | None) -> Results:
+    """The results that there are of the plan's runs: those in the folder, and those in the record."""
+    found: Results = {}
+    if plan.name in results.names():
+        found |= results.load(plan.name)["values"]["runs"]
+    for path in sorted(output.glob("*.json")) if output else []:
+        found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    runs = {run.name: run for run in plan.runs()}
+    return {name: one for name, one in found.items() if name in runs and _fits(one, runs[name])}
+
+
+def _fits(result: Mapping[str, Any], run: Run) -> bool:
+    """Whether a result is of these settings."""
+    return bool(result["settings"] == run.fingerprint())
+
+
+class _Data:
+    """The training sets of a plan, each read once, and what its runs are scored on."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._plain: dict[tuple[str, ...], PairData] = {}
+        self._reinforced: dict[tuple[str, ...], ReinforcedData] = {}
+
+    def of(self, settings: TrainSettings) -> PairData | ReinforcedData:
+        """What a run trains on."""
+        if not settings.reinforced:
+            if settings.data not in self._plain:
+                samples = [one for one in load_samples(settings.data) if not self._held_out(one.caption)]
+                self._plain[settings.data] = PairData(samples)
+            return self._plain[settings.data]
+        if settings.data not in self._reinforced:
+            whole = load_reinforced(settings.data)
+            kept = [one for one in whole.samples if not self._held_out(str(one.caption))]
+            self._reinforced[settings.data] = replace(whole, samples=kept)
+        part = self._reinforced[settings.data].part
+        return part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
+
+    def scores(self, trained: TrainResult) -> dict[str, dict[str, dict[str, float]]]:
+        """On the evaluation sets, or on the concepts that were held out."""
+        if not self.plan.holdout:
+            return score_values(evaluate_suite(trained.model))
+        found = caption_retrieval(ModelEncoder(trained.model), self._validation)
+        return score_values({"heldout/retrieval": metrics(found)})
+
+    @cached_property
+    def _validation(self) -> list[Sample]:
+        return [one for one in load_samples("train") if self._held_out(one.caption)]
+
+    def _held_out(self, caption: str) -> bool:
+        """By a stable hash of what is shown, so that all pictures of a concept are on one side."""
+        digest = hashlib.sha256(b"holdout " + caption.lower().strip(" .").encode()).digest()
+        return digest[0] < 256 * self.plan.holdout
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def record_plan(plan: Plan, output: Path, command: str) -> Path:
+    """Write the results that there are to `data/results`, with those that were there before.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = gather(plan, output)
+    if not runs:
+        raise UserError(f"{output}: holds no result of {plan.name}")
+    tasks = {task for one in runs.values() for task in one["scores"]}
+    return results.record(
+        plan.name,
+        {"planned": sum(1 for _ in plan.runs()), "done": len(runs), "runs": dict(sorted(runs.items()))},
+        unit="shares of right answers, 0 to 1, with 95% intervals over the queries; nats; seconds",
+        n=len(tasks),
+        seeds=plan.seeds,
+        command=command,
+        seconds=sum(one["training_seconds"] for one in runs.values()),
+    )

@@ -1,0 +1,117 @@
+"""Plans, runs that are done once, and how many times more samples a baseline needs."""
+
+import json
+import math
+
+import pytest
+
+from mcliplib.cli import main
+from mcliplib.experiments import efficiency, gather, load_plan, main_scores, plan_names, run_plan
+from mcliplib.experiments import runner as module
+
+PLAN = """
+about: Is a test worth its time?
+base: {preset: mobileclip_pico, data: [gcompris-animals], batch_size: 8, image_size: 32, warmup_steps: 2}
+variants: {slow: {learning_rate: 1.0e-4}, quick: {learning_rate: 2.0e-3}}
+budgets: [16, 32]
+seeds: [0]
+holdout: 0.5
+"""
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path / "results"))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(PLAN)
+    return path
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_the_experiments_of_the_package_are_whole(name):
+    plan = load_plan(name)
+    runs = list(plan.runs())
+    assert len({run.name for run in runs}) == len(runs) == len(plan.variants) * len(plan.budgets) * len(plan.seeds)
+    assert len({json.dumps(run.fingerprint(), sort_keys=True) for run in runs}) == len(runs)
+
+
+def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, monkeypatch):
+    output, done = tmp_path / "out", []
+
+    def stop_after_two(*args, original=module.train, **keywords):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(args[1].name)
+        return original(*args, **keywords)
+
+    monkeypatch.setattr(module, "train", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(load_plan(str(plan)), output)
+    assert sorted(path.stem for path in output.glob("*.json")) == ["quick-16-0", "slow-16-0"]
+    monkeypatch.undo()
+    monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path / "results"))
+    before = (output / "slow-16-0.json").read_text()
+    assert main(["experiment", "run", str(plan), "--output", str(output), "--share", "2/2", "--record"]) == 0
+    assert main(["experiment", "run", str(plan), "--output", str(output), "--record"]) == 0
+    assert (output / "slow-16-0.json").read_text() == before
+    values = json.loads((tmp_path / "results/tiny.json").read_text())["values"]
+    assert (values["planned"], values["done"]) == (4, 4)
+    assert set(values["runs"]["slow-32-0"]["scores"]) == {"heldout/retrieval"}
+    assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
+    plan.write_text(PLAN.replace("2.0e-3", "3.0e-3"))
+    assert set(gather(load_plan(str(plan)), output)) == {"slow-16-0", "slow-32-0"}  # other settings, other results
+
+
+def test_held_out_concepts_are_not_trained_on(plan):
+    data = module._Data(load_plan(str(plan)))
+    run = next(load_plan(str(plan)).runs())
+    trained = {one.caption for one in data.of(run.settings).samples}
+    assert trained
+    assert not trained & {one.caption for one in data._validation}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("about: Is", "abuot: Is"),
+        ("budgets: [16, 32]", ""),
+        ("learning_rate", "learning_rat"),
+        ("seeds: [0]", "seeds: [0]\nsede: 1"),
+    ],
+)
+def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, capsys):
+    plan.write_text(PLAN.replace(changed, message))
+    assert main(["experiment", "show", str(plan)]) == 2
+    assert "tiny" in capsys.readouterr().err
+
+
+def test_unknown_experiment_and_share(capsys, tmp_path):
+    assert main(["experiment", "show", "efficency"]) == 2
+    assert "there is efficiency" in capsys.readouterr().err
+    for share in ("0/2", "3/2", "one", "1"):
+        assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--share", share]) == 2
+
+
+def test_efficiency_by_hand():
+    plain = {100: [0.10], 1000: [0.20], 10_000: [0.20]}
+    better = {100: [0.15], 200: [0.05, 0.15], 1000: [0.30]}
+    half, equal, never = efficiency(better, plain)
+    assert half.times == pytest.approx(math.sqrt(10))  # half way in the logarithm: 316 samples for 100
+    assert (equal.times, equal.reached) == (pytest.approx(0.5), True)
+    assert (never.times, never.reached) == (pytest.approx(10), False)  # at least ten times, as far as was looked
+    assert efficiency(plain, plain)[0].times == 1
+
+
+def test_a_baseline_that_gets_worse_counts_as_its_best():
+    overtrained = {100: [0.1], 1000: [0.3], 10_000: [0.2]}
+    (found,) = efficiency({100: [0.25]}, overtrained)
+    assert found.reached
+    assert 1 < found.times < 10
+
+
+def test_one_number_a_task():
+    scores = {
+        "a/words": {"top1": {"value": 0.2}, "top5": {"value": 0.9}},
+        "b/retrieval": {"image_to_text_r1": {"value": 0.1}, "text_to_image_r1": {"value": 0.5}},
+    }
+    assert main_scores(scores) == pytest.approx({"a/words": 0.2, "b/retrieval": 0.3, "mean": 0.25})
