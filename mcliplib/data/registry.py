@@ -65,8 +65,8 @@ def shard_paths(name: str | os.PathLike[str]) -> list[Path]:
     """The shards that a name stands for.
 
     Args:
-        name: a set, or "train" / "eval" for all sets of that role, or a folder, or a .tar / .tar.gz file, or a
-            brace pattern such as ``shards/{000000..000003}.tar``.
+        name: a set, a reinforced set in the data folder, or "train" / "eval" for all sets of that role, or a folder,
+            or a .tar / .tar.gz file, or a brace pattern such as ``shards/{000000..000003}.tar``.
 
     Raises:
         UserError: the name stands for nothing.
@@ -79,12 +79,18 @@ def shard_paths(name: str | os.PathLike[str]) -> list[Path]:
     if text.endswith((".tar", ".tar.gz", ".tgz")):
         return [Path(text)]
     if os.sep in text or Path(text).is_dir():
-        found = sorted(path for path in Path(text).glob("*") if path.name.endswith((".tar", ".tar.gz", ".tgz")))
-        if not found:
-            raise UserError(f"no .tar or .tar.gz shards in {text}: name a data set, a folder of shards or a shard")
-        return found
+        return _shards_in(Path(text))
+    if (data_root() / text / "manifest.json").is_file():
+        return _shards_in(data_root() / text)
     card = get_card(text)
     return [data_root() / text / shard["file"] for shard in card["shards"]]
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.glob("*") if path.name.endswith((".tar", ".tar.gz", ".tgz")))
+    if not found:
+        raise UserError(f"no .tar or .tar.gz shards in {folder}: name a data set, a folder of shards or a shard")
+    return found
 
 
 def load_samples(names: str | Iterable[str], *, report: ReadReport | None = None) -> list[Sample]:
