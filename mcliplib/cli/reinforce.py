@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mcliplib.errors import UserError
@@ -47,8 +48,11 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reinforce, and say what came of it."""
     from mcliplib import reinforce
+    from mcliplib.reinforce.sources import find_sources
     from mcliplib.reinforce.teachers import make_teacher
 
+    find_sources(args.input, max(1, args.shard_size))  # a wrong name should not wait for the models
+    print("loading the teachers ...", file=sys.stderr, flush=True)
     captioner, captions = _captioner(args)
     specs = [spec.strip() for spec in args.teachers.split(",") if spec.strip()]
     settings = _settings(args, captions)

@@ -25,6 +25,7 @@ CAPTION_COLUMNS = ("caption", "text", "title", "description", "comment")
 KEY_COLUMNS = ("key", "__key__", "id")
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
 _AT_ONCE = 64  # images in memory
+_TRIED = 3  # images of a list that are looked for at once
 _READERS = 8
 
 Row = Mapping[str, Any]
@@ -65,14 +66,23 @@ def list_sources(url: str, shard_size: int) -> list[Source]:
     try:
         lines = fs.read_text(path, encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{url}: is not UTF-8 text ({error})") from error
-    rows = _json_rows(lines) if url.endswith((".jsonl", ".ndjson")) else _table_rows(lines, url)
+        raise UserError(f"{url}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    rows = _json_rows(lines) if url.lower().endswith((".jsonl", ".ndjson")) else _table_rows(lines, url)
     entries = _entries(rows, url)
     if not entries:
         raise UserError(f"{url}: names no images")
+    _check_there(entries, url)
     parts = [tuple(entries[start : start + shard_size]) for start in range(0, len(entries), shard_size)]
     name = PurePosixPath(path).name
     return [ListSource(f"{name}[{number * shard_size}:]", part) for number, part in enumerate(parts)]
+
+
+def _check_there(entries: Sequence[Entry], url: str) -> None:
+    """Raises a UserError where none of the first images exists: better now than after the whole list was tried."""
+    first = [entry.url for entry in entries if not entry.fault][:_TRIED]
+    if not first or any(fs.exists(path) for fs, path in map(open_fs, first)):
+        return
+    raise UserError(f"{url}: no image at {first[0]}; paths are absolute or relative to the folder of the list")
 
 
 def _json_rows(lines: Sequence[str]) -> list[Row | None]:
@@ -91,7 +101,7 @@ def _table_rows(lines: Sequence[str], url: str) -> list[Row | None]:
     lines = [line for line in lines if line.strip()]
     if not lines:
         return []
-    tabs = not url.endswith(".csv")
+    tabs = not url.lower().endswith(".csv")
     delimiter = "\t" if tabs else max(",;\t|", key=lines[0].count)
     try:
         table = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL))
@@ -104,7 +114,7 @@ def _table_rows(lines: Sequence[str], url: str) -> list[Row | None]:
         return [{"image": cells[0], "caption": " ".join(cells[1:])} for cells in table]
     raise UserError(
         f"{url}: the first line must name an image column ({', '.join(IMAGE_COLUMNS)}) "
-        f"and a caption column ({', '.join(CAPTION_COLUMNS)}), and names {', '.join(table[0])}"
+        f"and a caption column ({', '.join(CAPTION_COLUMNS)}), as `image,caption` does, and names {', '.join(table[0])}"
     )
 
 
@@ -165,4 +175,5 @@ def _key_of(path: str) -> str:
 
 
 def _located(path: str, folder: str) -> str:
+    path = path if "://" in path else path.replace("\\", "/")  # a list from Windows
     return path if "://" in path or path.startswith("/") or not folder else f"{folder}/{path}"

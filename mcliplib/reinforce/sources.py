@@ -156,7 +156,7 @@ def _resolve(name: str, shard_size: int) -> list[Source]:
         return [source for one in _in_folder(fs, path, name) for source in _resolve(one, shard_size)]
     if name.endswith(TAR_SUFFIXES):
         return [TarSource(name)]
-    if name.endswith(LIST_SUFFIXES):
+    if name.lower().endswith(LIST_SUFFIXES):
         return list_sources(name, shard_size)
     raise UserError(f"{name}: a shard ends in {', '.join(TAR_SUFFIXES)}, a list in {', '.join(LIST_SUFFIXES)}")
 
@@ -169,7 +169,10 @@ def _matches(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[st
         raise UserError(f"{name}: nothing matches")
     if "/" in name or os.sep in name or name.endswith(TAR_SUFFIXES + LIST_SUFFIXES):
         raise UserError(f"{name}: no such file or folder")
-    return [str(one) for one in shard_paths(name)]
+    try:
+        return [str(one) for one in shard_paths(name)]
+    except UserError as error:
+        raise UserError(f"{name}: no such file or folder, and {error}") from error
 
 
 def _in_folder(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[str]:
@@ -177,11 +180,17 @@ def _in_folder(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[
     files = sorted(fs.ls(path, detail=False))
     if shards := [one for one in files if one.endswith(TAR_SUFFIXES)]:
         return [_named(fs, one) for one in shards]
-    lists = [one for one in files if one.endswith(LIST_SUFFIXES)]
-    lists = [one for one in lists if not one.endswith(".txt")] or lists
-    if len(lists) != 1:
-        what = "has several lists: name one of them" if lists else "holds neither shards nor a list of captions"
-        raise UserError(f"{name}: {what} (a .csv with the columns image and caption, say)")
+    lists = [one for one in files if one.lower().endswith(LIST_SUFFIXES)]
+    lists = [one for one in lists if not one.lower().endswith(".txt")] or lists
+    if len(lists) > 1:
+        raise UserError(
+            f"{name}: has several lists, {', '.join(one.rpartition('/')[2] for one in lists[:3])}: name one"
+        )
+    if not lists:
+        raise UserError(
+            f"{name}: holds neither shards nor a list of captions; put a .csv beside the pictures, "
+            "with the first line `image,caption` and a line for each picture"
+        )
     return [_named(fs, lists[0])]
 
 

@@ -39,6 +39,7 @@ EXPECTED = [(f"images%2Fmore%2Fp{number}", f"a picture, {number}") for number in
         ("list.tsv", ["path\tcaption", *[f"images/more/p{n}.png\ta picture, {n}" for n in range(4)]]),
         ("list.tsv", [f"images/more/p{n}.png\ta picture, {n}" for n in range(4)]),
         ("list.txt", [f"images/more/p{n}.png\ta picture, {n} " for n in range(4)]),
+        ("LIST.CSV", ["image,caption", *[f'images\\more\\p{n}.png,"a picture, {n}"' for n in range(4)]]),
         ("list.jsonl", [json.dumps({"image": f"images/more/p{n}.png", "text": f"a picture, {n}"}) for n in range(4)]),
         ("list.jsonl", [f"images/more/p{n}.png\ta picture, {n}" for n in range(4)]),
     ],
@@ -116,13 +117,18 @@ def test_a_data_sets_name() -> None:
     [
         ("nowhere.tar", None, "no such file"),
         ("nothing-*.tar", None, "nothing matches"),
-        ("no-such-set", None, "no data set 'no-such-set'"),
+        ("no-such-set", None, "no such file or folder, and no data set 'no-such-set'"),
         ("nope://x/a.tar", None, "cannot read nope://"),
         ("a.zip", b"PK", "a shard ends in .tar"),
         ("a.tar", b"hello" * 500, "not a readable tar shard"),
         ("a.csv", b"x,y\n1,2\n", "must name an image column.*names x, y"),
         ("a.csv", b"", "names no images"),
-        ("a.tsv", b"\xff\xfe\x00", "is not UTF-8"),
+        ("a.tsv", b"\xff\xfe\x00", "is not UTF-8.*save it as UTF-8"),
+        (
+            "a.csv",
+            b"image,caption\nx.png,x\ny.png,y\n",
+            r"a.csv: no image at \S*/x.png; paths are absolute or relative",
+        ),
     ],
 )
 def test_input_that_is_none(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
