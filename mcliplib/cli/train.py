@@ -14,7 +14,7 @@ from mcliplib.train.settings import TrainSettings, load_settings, settings_from
 
 def register(commands: Any) -> None:
     """Add the command; every field of TrainSettings is a flag."""
-    parser = commands.add_parser("train", help="train a model on image-text pairs")
+    parser = commands.add_parser("train", help="train a model on image-text pairs (also under torchrun)")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and metrics")
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags override it")
     parser.add_argument(
@@ -30,6 +30,8 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the result is."""
+    from mcliplib.train.distributed import processes, rank
+    from mcliplib.train.record import record_training
     from mcliplib.train.trainer import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -38,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         check_name(args.record)  # before hours are spent on what could not be written
     settings = load_settings(args.config, **given) if args.config else settings_from(given, "command line")
-    result = train(settings, args.output, resume=args.resume == "auto")
-    print(f"{result.checkpoint}: loss {result.loss:.3f} after {settings.samples:,} pairs in {result.seconds:.0f} s")
-    if args.record:
-        from mcliplib.train.record import record_training
-
-        print(f"recorded in {record_training(args.record, settings, result)}")
+    with processes():  # of torchrun, if it started this; the first one speaks
+        result = train(settings, args.output, resume=args.resume == "auto")
+        if rank() == 0:
+            seen = f"{settings.samples:,} pairs in {result.seconds:.0f} s"
+            print(f"{result.checkpoint}: loss {result.loss:.3f} after {seen}")
+            if args.record:
+                print(f"recorded in {record_training(args.record, settings, result)}")
     return 0
 
 

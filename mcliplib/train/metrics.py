@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from mcliplib.train.distributed import rank
 
 
 class Metrics:
@@ -31,6 +34,39 @@ class Metrics:
         """Flush and close both files."""
         self._file.close()
         self._events.close()
+
+
+class Report:
+    """A run's progress bar and its metrics; silent in all processes but the first.
+
+    Args:
+        directory: the run's folder.
+        pairs: in the whole run.
+        seen: pairs before this start of the run.
+        from_step: see `Metrics`.
+    """
+
+    def __init__(self, directory: Path, *, pairs: int, seen: int, from_step: int) -> None:
+        self._metrics = Metrics(directory, from_step) if rank() == 0 else None
+        self._bar = tqdm(total=pairs, initial=seen, unit="pair", mininterval=1.0, disable=rank() != 0)
+
+    def advance(self, pairs: int, loss: float) -> None:
+        """After a step."""
+        self._bar.update(pairs)
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write the values of one step."""
+        if self._metrics is not None:
+            self._metrics.log(step, values)
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

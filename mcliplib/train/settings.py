@@ -17,6 +17,7 @@ LOWEST = {
     "views": 1,
     "captions": 0,
     "batch_size": 1,
+    "accumulate": 1,
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
@@ -43,12 +44,14 @@ class TrainSettings:
         distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
         teacher_scales: inverse temperature of each teacher; one number stands for all of them.
         samples: image-text pairs to see in all.
-        batch_size: pairs in a batch; each picture is contrasted with all texts of its batch.
+        batch_size: pairs in a batch, over all processes; each picture is contrasted with all texts of its batch.
+        accumulate: parts that a process encodes one after the other, for less memory; the batch is contrasted whole.
         learning_rate: AdamW's peak learning rate.
         weight_decay: on matrices and convolution kernels only.
         beta2: AdamW's second-moment decay.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         clip_norm: the gradient's norm is cut to this.
+        ema: decay of the weights' moving average, which is then what is saved as the model; no average if None.
         min_crop: smallest share of the picture's area that RandomResizedCrop keeps.
         mirror: how often a crop is mirrored left to right.
         jitter: half-width of the random gain of each colour channel.
@@ -72,11 +75,13 @@ class TrainSettings:
     teacher_scales: tuple[float, ...] = (100.0,)
     samples: int = 205_000
     batch_size: int = 128
+    accumulate: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 0.2
     beta2: float = 0.98
     warmup_steps: int = 100
     clip_norm: float = 1.0
+    ema: float | None = None
     min_crop: float = 0.6
     mirror: float = 0.0
     jitter: float = 0.0
@@ -106,6 +111,8 @@ class TrainSettings:
             raise UserError(f"beta2 must be in [0, 1), got {self.beta2}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema must be in (0, 1), got {self.ema}")
         if not 0 <= self.distill_weight <= 1:
             raise UserError(f"distill_weight must be in [0, 1], got {self.distill_weight}")
         if not self.teacher_scales or min(self.teacher_scales) <= 0:

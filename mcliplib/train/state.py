@@ -2,17 +2,31 @@
 
 import dataclasses
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from mcliplib.errors import UserError
+from mcliplib.model import MobileCLIP
 from mcliplib.train.settings import TrainSettings
 
 STATE_FILE = "last.pt"
+
+
+class Learner(NamedTuple):
+    """What a run changes."""
+
+    model: MobileCLIP
+    optimizer: torch.optim.Optimizer
+    average: MobileCLIP | None  # of the weights, where the settings want one
+
+    @property
+    def result(self) -> MobileCLIP:
+        """What is evaluated and saved: the average where there is one."""
+        return self.model if self.average is None else self.average
 
 
 class Resumed(NamedTuple):
@@ -23,32 +37,27 @@ class Resumed(NamedTuple):
     loss: float  # of the last one
 
 
-def save_state(
-    directory: Path,
-    settings: TrainSettings,
-    digest: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    at: Resumed,
-) -> None:
-    """Write weights, optimizer and position; a crash leaves the earlier file."""
+def save_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner, at: Resumed) -> None:
+    """Write weights, optimizer and position; a crash of the program or the machine leaves the earlier file."""
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
         "data": digest,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": learner.model.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "average": None if learner.average is None else learner.average.state_dict(),
         "step": at.step,
         "seconds": at.seconds,
         "loss": at.loss,
     }
     temporary = directory / (STATE_FILE + ".tmp")
-    torch.save(state, temporary)
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # the content must be on the disk before the name is
     temporary.replace(directory / STATE_FILE)
 
 
-def load_state(
-    directory: Path, settings: TrainSettings, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Resumed:
+def load_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner) -> Resumed:
     """Continue from the folder's state.
 
     Raises:
@@ -59,13 +68,22 @@ def load_state(
         state = torch.load(path, weights_only=True, map_location="cpu")
         saved = json.loads(state["settings"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a whole training state ({error}); remove it to start anew") from error
-    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
-    changed = [f"{name} was {saved.get(name)!r}" for name in wanted if saved.get(name) != wanted[name]]
-    if changed:
-        raise UserError(f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output")
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a whole training state ({reason}); remove it to start anew") from error
+    _check_settings(path, saved, settings)
     if state["data"] != digest:
         raise UserError(f"{path}: belongs to a run on other data under the same names; choose another --output")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    learner.model.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    if learner.average is not None:
+        learner.average.load_state_dict(state["average"])
     return Resumed(state["step"], state["seconds"], state["loss"])
+
+
+def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:
+    """A setting that the file does not know is younger than the file, which was made as its default says."""
+    was = {**dataclasses.asdict(TrainSettings()), **saved}
+    was, wanted = (json.loads(json.dumps(values)) for values in (was, dataclasses.asdict(settings)))
+    changed = [f"{name} was {was[name]!r}" for name in wanted if was[name] != wanted[name]]
+    if changed:
+        raise UserError(f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output")

@@ -3,38 +3,34 @@
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from mcliplib.checkpoints import save_checkpoint
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
-from mcliplib.losses import clip_loss, reinforced_loss
-from mcliplib.model import Features, MobileCLIP
+from mcliplib.model import MobileCLIP
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.tokenizer import restrict_vocab
-from mcliplib.train.batches import Batch
+from mcliplib.train import ema
 from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, TrainingData, load_data
-from mcliplib.train.metrics import Metrics
-from mcliplib.train.reinforced import ReinforcedBatch
+from mcliplib.train.distributed import check_agreement, device, own_rows, processes, rank, world_size
+from mcliplib.train.metrics import Report
 from mcliplib.train.settings import TrainSettings
-from mcliplib.train.state import STATE_FILE, Resumed, load_state, save_state
+from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_state
+from mcliplib.train.step import DivergedError, loss_for, rows, to_device, train_step
 
 MODEL_FILE = "model.safetensors"
-LossOf = Callable[[Features, Batch | ReinforcedBatch], Tensor]
 log = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
     """What a finished run leaves."""
 
-    model: MobileCLIP  # in eval mode
+    model: MobileCLIP  # in eval mode, on the CPU; the average of the weights where `ema` is set
     checkpoint: Path
     loss: float  # of the last step
     seconds: float  # spent on the steps, over all resumptions
@@ -50,9 +46,13 @@ def train(
 ) -> TrainResult:
     """Train a model on image-text pairs with CLIP's loss, or on a reinforced set with the reinforced loss.
 
+    On a GPU where there is one. Under `torchrun`, each process computes its rows of the same batches (see
+    `mcliplib.train.distributed`), and the first one writes the files.
+
     Args:
         settings: the run.
-        output: folder for `model.safetensors`, `last.pt` (to resume from), `metrics.jsonl` and TensorBoard events.
+        output: folder for `model.safetensors`, `last.pt` (to resume from), `metrics.jsonl` and TensorBoard events; the
+            same for all processes.
         resume: continue from `last.pt` where there is one; bit for bit what an uninterrupted run gives on one machine.
         samples: decoded pairs to train on (with CLIP's loss) instead of `settings.data`.
         data: a set in memory, also instead of it; what it holds decides, whatever the settings say of the data.
@@ -60,16 +60,41 @@ def train(
     Raises:
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
     """
-    directory = Path(output)
+    with processes():
+        directory = _folder(Path(output), resume)
+        if data is None:
+            data = load_data(settings) if samples is None else PairData(samples)
+        learner = _new_learner(settings, data)
+        at = Resumed(0, 0.0, math.nan)
+        if (directory / STATE_FILE).exists():
+            at = load_state(directory, settings, data.digest(), learner)
+            log.info("continuing at step %d of %d", at.step, settings.steps)
+        check_agreement(str(directory), (at.step, data.digest()))
+        loss, seconds = _run(settings, directory, learner, data, at)
+        model, path = learner.result.eval().cpu(), directory / MODEL_FILE
+        if rank() == 0:
+            save_checkpoint(model, path, metadata={"trained_on": " ".join(settings.data)})
+        return TrainResult(model, path, loss, seconds)
+
+
+def _folder(directory: Path, resume: bool) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be a folder for the run ({error.strerror})") from error
     if (directory / STATE_FILE).exists() and not resume:
         raise UserError(f"{directory}: holds a run already; give --resume auto to continue it, or another --output")
-    if data is None:
-        data = load_data(settings) if samples is None else PairData(samples)
-    model = _new_model(settings, data)
+    return directory
+
+
+def _new_learner(settings: TrainSettings, data: TrainingData) -> Learner:
+    smallest = settings.batch_size // world_size() // settings.accumulate
+    if smallest < 2:  # BatchNorm needs two rows
+        raise UserError(
+            f"batch_size {settings.batch_size} leaves {smallest} pairs for each of {world_size()} processes x "
+            f"{settings.accumulate} parts; at least 2 are needed"
+        )
+    model = _new_model(settings, data).to(device())
     optimizer = adamw(
         model,
         learning_rate=settings.learning_rate,
@@ -77,14 +102,7 @@ def train(
         betas=(0.9, settings.beta2),
         eps=1e-6,
     )
-    at = Resumed(0, 0.0, math.nan)
-    if (directory / STATE_FILE).exists():
-        at = load_state(directory, settings, data.digest(), model, optimizer)
-        log.info("continuing at step %d of %d", at.step, settings.steps)
-    loss, seconds = _run(settings, directory, model, optimizer, data, at)
-    path = directory / MODEL_FILE
-    save_checkpoint(model.eval(), path, metadata={"trained_on": " ".join(settings.data)})
-    return TrainResult(model, path, loss, seconds)
+    return Learner(model, optimizer, None if settings.ema is None else ema.average_of(model))
 
 
 def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
@@ -99,99 +117,37 @@ def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
 
 
 def _run(
-    settings: TrainSettings,
-    directory: Path,
-    model: MobileCLIP,
-    optimizer: torch.optim.Optimizer,
-    data: PairData | ReinforcedData,
-    at: Resumed,
+    settings: TrainSettings, directory: Path, learner: Learner, data: PairData | ReinforcedData, at: Resumed
 ) -> tuple[float, float]:
-    digest = data.digest()
+    """From where the run stands to its end; returns the last loss and the seconds spent."""
+    model, digest, loss_of = learner.model, data.digest(), loss_for(settings, data)
     batches: MakeBatch = data.batches(settings, get_tokenizer(model), model.config.image.image_size)
-    loss_of = _loss_of(settings, data)
-    metrics = Metrics(directory, from_step=at.step)
-    started, loss = time.perf_counter() - at.seconds, at.loss
-    progress = tqdm(total=settings.samples, initial=at.step * settings.batch_size, unit="pair", mininterval=1.0)
-    try:
+    began, seen = time.perf_counter() - at.seconds, at.step * settings.batch_size
+    with Report(directory, pairs=settings.samples, seen=seen, from_step=at.step) as report:
         for step in range(at.step, settings.steps):
             rate = warmup_cosine(
                 step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
             )
-            set_learning_rate(optimizer, rate)
-            loss = train_step(settings, model, optimizer, batches(step), step, loss_of)
-            seconds = time.perf_counter() - started
-            progress.update(settings.batch_size)
-            progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            if step % settings.log_every == 0 or step + 1 == settings.steps:
-                scale = model.scale.item()
-                metrics.log(step, {"loss": loss, "learning_rate": rate, "logit_scale": scale, "seconds": seconds})
-            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                save_state(directory, settings, digest, model, optimizer, Resumed(step + 1, seconds, loss))
-    finally:
-        progress.close()
-        metrics.close()
-    return loss, time.perf_counter() - started
+            set_learning_rate(learner.optimizer, rate)
+            batch = to_device(rows(batches(step), own_rows(settings.batch_size)), device())
+            try:
+                loss = train_step(settings, model, learner.optimizer, batch, step, loss_of)
+            except DivergedError as error:
+                raise UserError(f"{error}; {_advice(directory)}") from error
+            if learner.average is not None and settings.ema is not None:
+                ema.update_(learner.average, model, decay=settings.ema, step=step)
+            last = step + 1 == settings.steps
+            at = Resumed(step + 1, time.perf_counter() - began, loss)
+            report.advance(settings.batch_size, loss)
+            if step % settings.log_every == 0 or last:
+                values = {"loss": loss, "learning_rate": rate, "logit_scale": model.scale.item(), "seconds": at.seconds}
+                report.log(step, values)
+            if rank() == 0 and ((step + 1) % settings.save_every == 0 or last):
+                save_state(directory, settings, digest, learner, at)
+    return at.loss, at.seconds
 
 
-def train_step(
-    settings: TrainSettings,
-    model: MobileCLIP,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch | ReinforcedBatch,
-    step: int,
-    loss_of: LossOf,
-) -> float:
-    """One step of gradient descent on a batch; returns the loss before it.
-
-    Raises:
-        UserError: the loss or its gradient is not a number; the weights are still those before the step.
-    """
-    torch.manual_seed(settings.seed * 1_000_003 + step)  # drop path draws from torch's own generator
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-        features = model(batch.pixels, _all_tokens(batch))
-    loss = loss_of(Features(features.image.float(), features.text.float(), features.logit_scale), batch)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        raise UserError(
-            f"loss {loss.item()}, gradient norm {norm.item()} at step {step}: the run has diverged; "
-            f"start anew in another --output with a lower --learning-rate"
-        )
-    optimizer.step()
-    return loss.item()
-
-
-def _all_tokens(batch: Batch | ReinforcedBatch) -> Tensor:
-    """The real captions, then the synthetic ones: the text tower sees both at once."""
-    if isinstance(batch, Batch) or batch.synthetic_tokens is None:
-        return batch.tokens
-    return torch.cat([batch.tokens, batch.synthetic_tokens])
-
-
-def _loss_of(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:
-    """The loss of a batch's features; `features.text` holds the texts of `_all_tokens`."""
-    if isinstance(data, PairData):
-        return lambda features, batch: clip_loss(*features)
-    dims, scales = data.teacher_dims, settings.teacher_scales
-    scales = scales * len(dims) if len(scales) == 1 else scales
-    if len(scales) != len(dims):
-        raise UserError(f"teacher_scales: {len(scales)} numbers for {len(dims)} teachers")
-
-    def loss(features: Features, batch: Batch | ReinforcedBatch) -> Tensor:
-        assert isinstance(batch, ReinforcedBatch)
-        real, *synthetic = features.text.split(len(features.image))
-        return reinforced_loss(
-            features.image,
-            real,
-            features.logit_scale,
-            batch.image_emb,
-            batch.text_emb,
-            f_syn=synthetic[0] if synthetic else None,
-            t_syn=batch.synthetic_emb,
-            distill_weight=settings.distill_weight,
-            teacher_dims=dims,
-            teacher_scales=scales,
-        )
-
-    return loss
+def _advice(directory: Path) -> str:
+    path = directory / STATE_FILE
+    kept = f"{path} is the last good state" if path.exists() else "no state was saved yet"
+    return f"{kept}; start anew in another --output with a lower --learning-rate"

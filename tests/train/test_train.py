@@ -141,7 +141,7 @@ def test_a_broken_state_is_named(samples, tmp_path, content):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr("mcliplib.train.trainer.clip_loss", lambda a, b, s: (a.sum() + b.sum()) * s * torch.nan)
+    monkeypatch.setattr("mcliplib.train.step.clip_loss", lambda a, b, s: (a.sum() + b.sum()) * s * torch.nan)
     with pytest.raises(UserError, match="loss nan, gradient norm nan at step 0"):
         train(TINY, tmp_path, samples=samples)
 

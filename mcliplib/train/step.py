@@ -1,0 +1,129 @@
+"""One step of training: a batch's features, the loss of all of them, and a move against its gradient."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mcliplib.errors import UserError
+from mcliplib.losses import clip_loss, reinforced_loss
+from mcliplib.model import MobileCLIP
+from mcliplib.train.batches import Batch
+from mcliplib.train.cached import backward
+from mcliplib.train.data import PairData, ReinforcedData
+from mcliplib.train.distributed import average_, gather, part_of, rank
+from mcliplib.train.reinforced import ReinforcedBatch
+from mcliplib.train.settings import DType, TrainSettings
+
+LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of features, inverse temperature, teachers'
+
+
+class DivergedError(UserError):
+    """A loss or gradient that is no number."""
+
+
+def train_step(
+    settings: TrainSettings,
+    model: MobileCLIP,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch | ReinforcedBatch,
+    step: int,
+    loss_of: LossOf,
+) -> float:
+    """One step of gradient descent on a batch; returns the loss before it.
+
+    Args:
+        settings: the run's.
+        model: in train mode.
+        optimizer: of its parameters.
+        batch: this process's rows, on the model's device.
+        step: number of the step, for the random numbers.
+        loss_of: see `loss_for`.
+
+    Raises:
+        DivergedError: the loss or its gradient is not a number; the weights are still those before the step.
+    """
+
+    def encode(part: int) -> Sequence[Tensor]:
+        _seed(settings, step, part)
+        return features_of(model, rows(batch, part_of(len(batch.pixels), part, settings.accumulate)), settings.dtype)
+
+    def loss_of_all(features: Sequence[Tensor]) -> Tensor:
+        return loss_of(gather(features), model.scale, gather(teachers_of(batch)))
+
+    optimizer.zero_grad(set_to_none=True)
+    loss = backward(model, encode, settings.accumulate, loss_of_all)
+    average_(model)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):  # the same in all processes: all of them stop
+        raise DivergedError(f"loss {loss.item()}, gradient norm {norm.item()} at step {step}: the run has diverged")
+    optimizer.step()
+    return loss.item()
+
+
+def loss_for(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:
+    """The loss of `features_of` and `teachers_of` of a whole batch of these data.
+
+    Raises:
+        UserError: the settings' scales do not fit the data's teachers.
+    """
+    if isinstance(data, PairData):
+        return lambda features, scale, teachers: clip_loss(features[0], features[1], scale)
+    dims, scales = data.teacher_dims, settings.teacher_scales
+    scales = scales * len(dims) if len(scales) == 1 else scales
+    if len(scales) != len(dims):
+        raise UserError(f"teacher_scales: {len(scales)} numbers for {len(dims)} teachers")
+
+    def loss(features: Sequence[Tensor], scale: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+        (image, text, *synthetic), (t_image, t_text, *t_synthetic) = features, teachers
+        return reinforced_loss(
+            image,
+            text,
+            scale,
+            t_image,
+            t_text,
+            f_syn=synthetic[0] if synthetic else None,
+            t_syn=t_synthetic[0] if t_synthetic else None,
+            distill_weight=settings.distill_weight,
+            teacher_dims=dims,
+            teacher_scales=scales,
+        )
+
+    return loss
+
+
+def features_of(model: MobileCLIP, batch: Batch | ReinforcedBatch, dtype: DType) -> tuple[Tensor, ...]:
+    """Normalised features [b, D] of pictures, captions and, where there are any, synthetic captions, in float32."""
+    tokens = batch.tokens
+    if isinstance(batch, ReinforcedBatch) and batch.synthetic_tokens is not None:
+        tokens = torch.cat([tokens, batch.synthetic_tokens])  # the text tower sees both at once
+    with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        features = model(batch.pixels, tokens)
+    return features.image.float(), *features.text.float().split(len(batch.pixels))
+
+
+def teachers_of(batch: Batch | ReinforcedBatch) -> tuple[Tensor, ...]:
+    """The teachers' embeddings of what `features_of` encodes; none for plain pairs."""
+    if isinstance(batch, Batch):
+        return ()
+    both = (batch.image_emb, batch.text_emb)
+    return both if batch.synthetic_emb is None else (*both, batch.synthetic_emb)
+
+
+def rows(batch: Batch | ReinforcedBatch, which: slice) -> Batch | ReinforcedBatch:
+    """Some rows of a batch."""
+    return type(batch)._make(None if part is None else part[which] for part in batch)
+
+
+def to_device(batch: Batch | ReinforcedBatch, device: torch.device) -> Batch | ReinforcedBatch:
+    """The batch on a device; from pinned memory to a GPU, so that the copy does not wait for earlier work there."""
+    if device.type == "cpu":
+        return batch
+    pinned = [part if part is None or device.type != "cuda" else part.pin_memory() for part in batch]
+    return type(batch)._make(None if part is None else part.to(device, non_blocking=True) for part in pinned)
+
+
+def _seed(settings: TrainSettings, step: int, part: int) -> None:
+    """Drop path draws from torch's own generator: other numbers for each step, and for each part of its batch."""
+    place = rank() * settings.accumulate + part
+    torch.manual_seed(settings.seed * 1_000_003 + step + place * 1_000_000_007)
