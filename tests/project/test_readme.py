@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,23 @@ def test_the_library_example_runs(tmp_path: Path) -> None:
     code = example[1] + "\nassert similarity.shape == (1, 2)"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.slow
+def test_the_reinforce_example_runs(tmp_path: Path) -> None:
+    table = re.search(r"```csv\n(.*?)```", README, re.DOTALL)
+    command = re.search(r"^mcliplib (reinforce --input .*)$", README, re.MULTILINE)
+    assert table
+    assert command
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "captions.csv").write_text(table[1])
+    for number, line in enumerate(table[1].splitlines()[1:]):
+        Image.new("RGB", (300, 200), (200, 30 * number, 30)).save(photos / line.partition(",")[0])
+    argv = [sys.executable, "-m", "mcliplib", *command[1].split()]
+    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "reinforced: 2 samples; skipped: none" in run.stdout
 
 
 def test_local_links_and_pictures_exist() -> None:
