@@ -24,20 +24,11 @@ from mcliplib.train import TrainSettings, load_settings, train
 from mcliplib.train.batches import PairBatches, jitter_colours, random_crop_box, rows_of
 from mcliplib.train.metrics import read_metrics
 from mcliplib.train.settings import settings_from
+from tests.train.conftest import COLOURS
 
-COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
 TINY = TrainSettings(
     samples=128, batch_size=8, image_size=32, context_length=8, save_every=4, log_every=1, warmup_steps=2
 )
-
-
-@pytest.fixture(scope="module")
-def samples():
-    return [
-        Sample(f"{colour}-{size}", Image.new("RGB", (size, size), colour), f"a {colour} square", {"keywords": [colour]})
-        for colour in COLOURS
-        for size in (40, 64)
-    ]
 
 
 def weights(result):

@@ -1,0 +1,17 @@
+"""A handful of pairs that a small model can learn."""
+
+import pytest
+from PIL import Image
+
+from mcliplib.data import Sample
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [
+        Sample(f"{colour}-{size}", Image.new("RGB", (size, size), colour), f"a {colour} square", {"keywords": [colour]})
+        for colour in COLOURS
+        for size in (40, 64)
+    ]
