@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mcliplib.model import MobileCLIP
 
 _DEFAULT = "default: %(default)s"
-_LOADER_FLAGS = ("samples", "batch", "image_size", "dtype", "rounds", "record")
+_LOADER_FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")
 _TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
 
 
@@ -54,6 +54,9 @@ def _register_loader(actions: Any) -> None:
     loader = actions.add_parser("loader", help="milliseconds of a training batch, plain and reinforced, in one thread")
     loader.add_argument("--data", nargs="+", default=["train"], help="data sets or shards (default: train)")
     loader.add_argument("--samples", type=int, default=512, help="pictures (default: %(default)s)")
+    loader.add_argument(
+        "--picture-size", type=int, default=512, help="store JPEGs of this longer side; 0: as they are (default: 512)"
+    )
     loader.add_argument("--batch", type=int, default=64, help="pairs in a batch (default: %(default)s)")
     loader.add_argument("--image-size", type=int, default=96, help="pixels (default: %(default)s)")
     loader.add_argument("--dtype", choices=["bfloat16", "float32", "int8"], default="bfloat16", help=_DEFAULT)
@@ -69,11 +72,11 @@ def run_loader(args: argparse.Namespace) -> int:
     from mcliplib.data import shard_paths
     from mcliplib.latency.loader import PLAIN, LoaderSettings, compare_loaders
 
-    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32)
+    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32, picture_size=0)
     if args.record:
         check_name(args.record)
     start = time.perf_counter()
-    settings = LoaderSettings(args.samples, args.batch, args.image_size, args.dtype, args.rounds)
+    settings = LoaderSettings(args.samples, args.picture_size or None, args.batch, args.image_size, args.dtype, args.rounds)
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as folder:
         measurement = compare_loaders(
             (path for name in args.data for path in shard_paths(name)), settings, Path(folder)

@@ -4,15 +4,17 @@ The embeddings are random unit vectors of the paper's teachers' sizes and the sy
 real ones: what they say does not change the time.
 """
 
+import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from mcliplib.data import Sample, read_shards, write_shard
+from mcliplib.data import Sample, decode_image, read_shards, write_shard
 from mcliplib.data.raw import Members, raw_samples
 from mcliplib.data.reader import IMAGE_EXTENSIONS
 from mcliplib.errors import UserError
@@ -39,6 +41,8 @@ class LoaderSettings:
 
     Attributes:
         samples: pictures.
+        picture_size: pixels of the longer side, to which pictures are scaled and stored as JPEG, as img2dataset makes
+            shards of DataComp's; None leaves them as they are.
         batch_size: pairs in a batch.
         image_size: pixels, height and width.
         dtype: of the stored embeddings.
@@ -46,6 +50,7 @@ class LoaderSettings:
     """
 
     samples: int = 512
+    picture_size: int | None = 512
     batch_size: int = 64
     image_size: int = 96
     dtype: EmbeddingDType = "bfloat16"
@@ -66,6 +71,8 @@ def compare_loaders(shards: Iterable[Path], settings: LoaderSettings, folder: Pa
     chosen = list(itertools.islice(_all(shards), settings.samples))
     if len(chosen) < settings.samples:
         raise UserError(f"the data hold {len(chosen)} pictures, fewer than the {settings.samples} wanted")
+    if settings.picture_size is not None:
+        chosen = [(key, _as_jpeg(members, settings.picture_size)) for key, members in chosen]
     plain = write_shard(folder / "plain.tar", chosen)
     pairs = list(read_shards(plain))
     reinforced = write_shard(folder / "reinforced.tar", _reinforced(chosen, pairs, settings.dtype))
@@ -107,6 +114,15 @@ def _all(shards: Iterable[Path]) -> Iterator[tuple[str, Members]]:
         for key, members in raw_samples(str(shard), {}):
             if "txt" in members and any(extension in members for extension in IMAGE_EXTENSIONS):
                 yield key, members
+
+
+def _as_jpeg(members: Members, size: int) -> Members:
+    image = decode_image(next(members[one] for one in IMAGE_EXTENSIONS if one in members))
+    share = size / max(image.size)
+    scaled = image.resize((round(share * image.width), round(share * image.height)), Image.Resampling.BICUBIC)
+    scaled.save(buffer := io.BytesIO(), "JPEG", quality=95)
+    kept = {name: content for name, content in members.items() if name not in IMAGE_EXTENSIONS}
+    return kept | {"jpg": buffer.getvalue()}
 
 
 def _reinforced(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcliplib.errors import UserError
+from mcliplib.reinforce.torch_files import load_torch
 
 EmbeddingDType = Literal["float32", "bfloat16", "int8"]
 MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz"}
@@ -154,7 +155,7 @@ def _read(extension: str, content: bytes, where: str) -> Mapping[str, Any]:
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
         raw = packed.read(_MAX_BYTES + 1)
     _check_archive(raw, where)
-    loaded = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    loaded = load_torch(raw)
     if not isinstance(loaded, Mapping):
         raise UserError(f"{where}: holds no dictionary of image_emb and text_emb")
     return loaded
