@@ -76,7 +76,8 @@ def run_loader(args: argparse.Namespace) -> int:
     if args.record:
         check_name(args.record)
     start = time.perf_counter()
-    settings = LoaderSettings(args.samples, args.picture_size or None, args.batch, args.image_size, args.dtype, args.rounds)
+    picture_size = args.picture_size or None
+    settings = LoaderSettings(args.samples, picture_size, args.batch, args.image_size, args.dtype, args.rounds)
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as folder:
         measurement = compare_loaders(
             (path for name in args.data for path in shard_paths(name)), settings, Path(folder)
