@@ -38,7 +38,11 @@ class Resumed(NamedTuple):
 
 
 def save_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner, at: Resumed) -> None:
-    """Write weights, optimizer and position; a crash of the program or the machine leaves the earlier file."""
+    """Write weights, optimizer and position; a crash of the program or the machine leaves the earlier file.
+
+    Raises:
+        UserError: the file cannot be written; the earlier one is still there.
+    """
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
         "data": digest,
@@ -50,11 +54,17 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         "loss": at.loss,
     }
     temporary = directory / (STATE_FILE + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())  # the content must be on the disk before the name is
-    temporary.replace(directory / STATE_FILE)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # the content must be on the disk before the name is
+        temporary.replace(directory / STATE_FILE)
+    except (OSError, RuntimeError) as error:  # a full disk; PyTorch's writer raises RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{directory / STATE_FILE}: cannot be written ({_reason(error)}); cure it and resume"
+        ) from error
 
 
 def load_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner) -> Resumed:
@@ -68,8 +78,7 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         state = torch.load(path, weights_only=True, map_location="cpu")
         saved = json.loads(state["settings"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a whole training state ({reason}); remove it to start anew") from error
+        raise UserError(f"{path}: not a whole training state ({_reason(error)}); remove it to start anew") from error
     _check_settings(path, saved, settings)
     if state["data"] != digest:
         raise UserError(f"{path}: belongs to a run on other data under the same names; choose another --output")
@@ -78,6 +87,10 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     if learner.average is not None:
         learner.average.load_state_dict(state["average"])
     return Resumed(state["step"], state["seconds"], state["loss"])
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:

@@ -1,0 +1,46 @@
+"""Where a step computes, and on which rows."""
+
+import torch
+
+from mcliplib.train import distributed
+from mcliplib.train.batches import Batch
+from mcliplib.train.reinforced import ReinforcedBatch
+from mcliplib.train.step import rows, teachers_of, to_device
+
+
+def reinforced(synthetic=True):
+    parts = [torch.arange(4.0)[:, None] + 10 * place for place in range(6)]
+    return ReinforcedBatch(*parts) if synthetic else ReinforcedBatch(*parts[:4])
+
+
+def test_a_gpu_is_used_where_there_is_one_each_process_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert distributed.device() == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert distributed.device() == torch.device("cuda:3")
+
+
+def test_all_of_a_batch_goes_to_the_device():
+    """PyTorch's device without memory stands for a GPU."""
+    for batch in (reinforced(), Batch(torch.zeros(2, 3), torch.zeros(2, 4))):
+        moved = to_device(batch, torch.device("meta"))
+        assert type(moved) is type(batch)
+        assert all(part.is_meta for part in moved)
+    assert to_device(reinforced(synthetic=False), torch.device("meta")).synthetic_emb is None
+    batch = reinforced()
+    assert to_device(batch, torch.device("cpu")) is batch
+
+
+def test_rows_of_all_parts_of_a_batch():
+    some = rows(reinforced(), slice(1, 3))
+    assert torch.cat(list(some), 1).tolist() == [[n + 10 * place for place in range(6)] for n in (1, 2)]
+    assert rows(reinforced(synthetic=False), slice(0, 1)).synthetic_tokens is None
+
+
+def test_teachers_are_those_of_what_is_encoded():
+    assert teachers_of(Batch(torch.zeros(2, 3), torch.zeros(2, 4))) == ()
+    batch = reinforced()
+    assert [part[0].item() for part in teachers_of(batch)] == [20, 30, 50]
+    assert len(teachers_of(reinforced(synthetic=False))) == 2
