@@ -1,4 +1,7 @@
-"""Several processes that train one model, as `torchrun` starts them: each has a part of every batch's rows.
+"""Several processes that train one model: each has a part of every batch's rows.
+
+Start them with `torchrun --nproc-per-node 2 -m mcliplib train ...`; a run may be resumed with another number. Each
+process makes the pictures of the whole batch and keeps its rows: cheap beside the towers for a few processes.
 
 The contrastive losses compare every row with every other, so the features of all processes are gathered first; each
 process then computes the whole loss (B x B similarities, in every process: for batches up to some ten thousand pairs),

@@ -6,10 +6,10 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 
 
-def average_of(model: M) -> M:
+def average_of(model: _M) -> _M:
     """A copy to average into: in eval mode, without gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
