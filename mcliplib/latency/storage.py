@@ -21,19 +21,12 @@ _URL = "https://example.org/" + "x" * 60
 
 
 class Fidelity(NamedTuple):
-    """What storing embeddings changes; or, for two teachers, what they disagree about.
+    """What storing embeddings changes; or, for two teachers, what they disagree about."""
 
-    Attributes:
-        cosine_largest: largest error of a view's cosine with a caption.
-        change_mean: of a probability, over all views, captions and teachers.
-        change_largest: of any probability.
-        moved_mean: share of a view's probability that stands at other captions, on average.
-    """
-
-    cosine_largest: float
-    change_mean: float
-    change_largest: float
-    moved_mean: float
+    cosine_largest: float  # error of a view's cosine with a caption
+    change_mean: float  # of a probability, over all views, captions and teachers
+    change_largest: float  # of any probability
+    moved_mean: float  # share of a view's probability that stands at other captions, on average
 
 
 def example_sample(

@@ -22,17 +22,11 @@ from mcliplib.reinforce.store import Store
 
 
 class Compacted(NamedTuple):
-    """What became of a set.
+    """What became of a set."""
 
-    Attributes:
-        samples: in it.
-        kept: for each teacher, the share of its embeddings' squared norms that the projection keeps, 0 to 1.
-        bytes: of all shards.
-    """
-
-    samples: int
-    kept: tuple[float, ...]
-    bytes: int
+    samples: int  # in it
+    kept: tuple[float, ...]  # for each teacher, the share of its embeddings' squared norms that is left, 0 to 1
+    bytes: int  # of all shards
 
 
 def compact(folder: Path, output: Path, *, dims: int, images: Sequence[str] | None = None) -> Compacted:
