@@ -35,7 +35,7 @@ def register(commands: Any) -> None:
     add("--augmentations", type=int, default=10, metavar="N", help="views of each image (default: %(default)s)")
     add("--captions", type=int, metavar="M", help=f"synthetic captions (default: {_DEFAULT_CAPTIONS} with a captioner)")
     add("--augmentation-size", type=int, default=224, metavar="PIXELS", help="unit of shifts (default: %(default)s)")
-    add("--dtype", choices=["bfloat16", "float32", "int8"], default="bfloat16", help="default: %(default)s")
+    add("--dtype", choices=["bfloat16", "float32", "int8", "int4"], default="bfloat16", help="default: %(default)s")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--shard-size", type=int, default=1000, metavar="N", help="samples a shard from lists (default: %(default)s)")
     add("--max-skipped", type=float, default=0.1, metavar="SHARE", help="of all samples (default: %(default)s)")

@@ -1,11 +1,14 @@
-"""The teachers' embeddings of one sample: their checks, and the three ways in which they are stored.
+"""The teachers' embeddings of one sample: their checks, and the four ways in which they are stored.
 
 - float32: `npz` with `image_emb` and `text_emb`; exact.
 - bfloat16: `pth.gz`, gzip of a torch file with a dict of both; each number is within 2^-8 of itself.
 - int8: `npz` with both and with `image_scale` and `text_scale`, one step for each row, which is the row's largest
   absolute value / 127; each number is within half a step.
 
-The first two are the public releases' forms (DataCompDR, 2311.17049). int8 is our own, for sets that must be small.
+- int4: the same with two numbers in each byte (the lower half first) and 7 steps to the largest value.
+
+The first two are the public releases' forms (DataCompDR, 2311.17049). The others are our own, for sets that must be
+small.
 """
 
 import gzip
@@ -24,12 +27,13 @@ from torch import Tensor
 from mcliplib.errors import UserError
 from mcliplib.reinforce.torch_files import load_torch
 
-EmbeddingDType = Literal["float32", "bfloat16", "int8"]
-MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz"}
+EmbeddingDType = Literal["float32", "bfloat16", "int8", "int4"]
+MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz", "int4": "npz"}
 
 _MAX_BYTES = 64 << 20  # decompressed; the public release's samples need 0.2 MB
-_LEVELS = 127
+_LEVELS = {"int8": 127, "int4": 7}  # to either side of zero
 _UNIT_TOLERANCE = 0.02  # of a norm; what int8 leaves of 768 numbers stays within a tenth of it
+_COARSE_TOLERANCE = 0.3  # what int4 does to the norm of one teacher with few dimensions; all together keep theirs
 
 
 class Embeddings(NamedTuple):
@@ -52,7 +56,13 @@ def split_teachers(
     return embeddings.split(list(teacher_dims), dim=-1)
 
 
-def check(embeddings: Embeddings, where: str, teacher_dims: Sequence[int] | None = None) -> None:
+def check(
+    embeddings: Embeddings,
+    where: str,
+    teacher_dims: Sequence[int] | None = None,
+    *,
+    tolerance: float = _UNIT_TOLERANCE,
+) -> None:
     """Refuse embeddings that no teacher can have made.
 
     Args:
@@ -60,6 +70,7 @@ def check(embeddings: Embeddings, where: str, teacher_dims: Sequence[int] | None
         where: key and member, for the message.
         teacher_dims: size of each teacher's embedding. Without it, a row's squared norm must be a whole number, that
             of its teachers: weaker, but it needs no knowledge.
+        tolerance: of a norm.
 
     Raises:
         UserError: two dimensions, equal widths, finite numbers or unit norms are missing.
@@ -73,7 +84,7 @@ def check(embeddings: Embeddings, where: str, teacher_dims: Sequence[int] | None
         if not np.isfinite(norms).all():
             raise UserError(f"{where}: {name} holds numbers that are not finite")
         worst = norms.flat[np.abs(norms - 1).argmax()]
-        if abs(worst - 1) > _UNIT_TOLERANCE:
+        if abs(worst - 1) > tolerance:
             raise UserError(f"{where}: {name} must be unit vectors, one for each teacher; one has norm {worst:.3g}")
     if embeddings.image.shape[1] != embeddings.text.shape[1]:
         raise UserError(
@@ -97,24 +108,26 @@ def pack(embeddings: Embeddings, dtype: EmbeddingDType) -> bytes:
         return buffer.getvalue()
     arrays: dict[str, Any] = {}
     for name, rows in plain.items():
-        arrays[f"{name}_emb"], arrays[f"{name}_scale"] = _quantized(rows)
+        levels, arrays[f"{name}_scale"] = _quantized(rows, _LEVELS[dtype])
+        arrays[f"{name}_emb"] = levels if dtype == "int8" else _halves(levels)
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-def unpack(extension: str, content: Any, where: str) -> Embeddings:
-    """Embeddings from the bytes of a member, or from what webdataset's and Hugging Face's readers make of them.
+def unpack(extension: str, content: Any, where: str, teacher_dims: Sequence[int] | None = None) -> Embeddings:
+    """Embeddings from the bytes of a member, or from what webdataset's and Hugging Face's readers make, checked.
 
     Args:
         extension: "npz" or "pth.gz".
         content: bytes, or a mapping of names to arrays, tensors or lists of lists.
         where: key and member, for the message.
+        teacher_dims: as in `check`.
 
     Returns:
         float32, whatever was stored.
 
     Raises:
-        UserError: damaged, absurdly large, running code when opened, or without the two arrays.
+        UserError: damaged, absurdly large, running code when opened, without the two arrays, or what `check` refuses.
     """
     try:
         named = content if isinstance(content, Mapping) else _read(extension, content, where)
@@ -125,7 +138,10 @@ def unpack(extension: str, content: Any, where: str) -> Embeddings:
         raise UserError(
             f"{where}: damaged or not such a file ({_first_line(error)}); fetch or make it again"
         ) from error
-    return Embeddings(image, text)
+    coarse = any(getattr(named[f"{name}_emb"], "dtype", None) == np.uint8 for name in ("image", "text"))
+    found = Embeddings(image, text)
+    check(found, where, teacher_dims, tolerance=_COARSE_TOLERANCE if coarse else _UNIT_TOLERANCE)
+    return found
 
 
 def _norms(rows: Tensor, teacher_dims: Sequence[int] | None) -> NDArray[np.float32]:
@@ -140,11 +156,28 @@ def _norms(rows: Tensor, teacher_dims: Sequence[int] | None) -> NDArray[np.float
         return np.sqrt(squares if teacher_dims is not None else squares / np.maximum(np.round(squares), 1))
 
 
-def _quantized(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Symmetric int8 with a float16 step for each row; rounded with the step as stored, so that it adds no error."""
-    step = (np.abs(rows).max(axis=1) / _LEVELS).astype(np.float16)
+def _quantized(rows: NDArray[np.float32], most: int = _LEVELS["int8"]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Levels from -most to most, and a float16 step for each row; rounded with the step as stored."""
+    step = (np.abs(rows).max(axis=1) / most).astype(np.float16)
     levels = np.round(rows / np.maximum(step.astype(np.float32), 1e-8)[:, None])
-    return np.clip(levels, -_LEVELS, _LEVELS).astype(np.int8), step
+    levels = np.clip(levels, -most, most).astype(np.int8)
+    if most > _LEVELS["int4"]:
+        return levels, step
+    # So coarse, rounding changes a row's length; the step that keeps it.
+    lengths = np.linalg.norm(levels.astype(np.float32), axis=1)
+    return levels, (np.linalg.norm(rows, axis=1) / np.maximum(lengths, 1)).astype(np.float16)
+
+
+def _halves(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Two levels in each byte."""
+    if levels.shape[1] % 2:
+        raise UserError(f"int4 needs an even number of dimensions, got {levels.shape[1]}; store int8")
+    shifted = (levels + 8).astype(np.uint8)
+    return shifted[:, 0::2] | shifted[:, 1::2] << 4
+
+
+def _levels(halves: NDArray[np.uint8]) -> NDArray[np.int8]:
+    return (np.stack([halves & 15, halves >> 4], axis=2).astype(np.int8) - 8).reshape(len(halves), -1)
 
 
 def _read(extension: str, content: bytes, where: str) -> Mapping[str, Any]:
@@ -176,12 +209,14 @@ def _rows(named: Mapping[str, Any], name: str, scale_name: str, where: str) -> F
     shape = list(rows.shape)
     if rows.ndim != 2 or math.prod(shape) * 4 > _MAX_BYTES:
         raise UserError(f"{where}: {name} must be [rows, dimensions], got {shape}")
+    if rows.dtype == np.uint8:
+        rows = _levels(rows)
     if rows.dtype == np.int8:
         if scale_name not in named or list((scale := _array(named[scale_name])).shape) != shape[:1]:
-            raise UserError(f"{where}: {name} is int8 and needs {scale_name}, one number for each row")
+            raise UserError(f"{where}: {name} is int8 or int4 and needs {scale_name}, one number for each row")
         return torch.from_numpy(rows * scale.astype(np.float32)[:, None])
     if rows.dtype.kind != "f":
-        raise UserError(f"{where}: {name} must hold floating-point numbers or int8, not {rows.dtype}")
+        raise UserError(f"{where}: {name} must hold floating-point numbers, int8 or int4, not {rows.dtype}")
     with np.errstate(over="ignore"):  # a float64 that becomes infinite is refused by `check`
         return torch.from_numpy(rows.astype(np.float32, order="C"))
 

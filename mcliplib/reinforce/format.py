@@ -73,7 +73,7 @@ def to_members(
 
     Args:
         sample: to write.
-        dtype: of the stored embeddings: "float32", "bfloat16" or "int8".
+        dtype: of the stored embeddings: "float32", "bfloat16", "int8" or "int4".
         settings: those the augmentations were drawn with.
         teacher_dims: size of each teacher's embedding, for a stronger check.
 
@@ -135,8 +135,7 @@ def from_members(
     stored = [extension for extension in sorted({*MEMBER_OF.values()}) if extension in members]
     if len(stored) != 1:
         raise UserError(f"{key}: needs its embeddings in one member, npz or pth.gz, and has {stored or 'neither'}")
-    embeddings = unpack(stored[0], members[stored[0]], f"{key}.{stored[0]}")
-    check(embeddings, f"{key}.{stored[0]}", teacher_dims)
+    embeddings = unpack(stored[0], members[stored[0]], f"{key}.{stored[0]}", teacher_dims)
     meta = _object(key, "json", members)
     sample = ReinforcedSample(
         key=key,

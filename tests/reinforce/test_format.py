@@ -23,8 +23,8 @@ from mcliplib.reinforce import ReinforcedSample, augment, from_members, split_te
 from mcliplib.reinforce.embeddings import Embeddings, unpack
 
 DIMS = (24, 40)
-DTYPES = ("float32", "bfloat16", "int8")
-MEMBER = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz"}
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+MEMBER = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz", "int4": "npz"}
 
 
 def units(rows: int, seed: int, dims: tuple[int, ...] = DIMS) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_round_trip(dtype: str) -> None:
     assert again.image_extension == "webp"
     assert again.sha256 == hashlib.sha256(sample.image).hexdigest()
     assert again.image_emb.dtype == again.text_emb.dtype == torch.float32
-    assert to_members(again, dtype) == members or dtype == "int8"
+    assert dtype.startswith("int") or to_members(again, dtype) == members
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,6 +100,10 @@ def test_fidelity_of_each_dtype(
         image[:, 0] *= 20
         image = torch.cat([part / part.norm(dim=1, keepdim=True) for part in split_teachers(image, dims)], 1)
     sample = reinforced(views, captions, image_emb=image, text_emb=text)
+    if dtype == "int4" and sum(dims) % 2:
+        with pytest.raises(UserError, match="even number of dimensions"):
+            to_members(sample, dtype)
+        return
     members = to_members(sample, dtype, teacher_dims=dims)
     assert to_members(sample, dtype) == members
     again = from_members("dog-17", members)
@@ -110,9 +114,12 @@ def test_fidelity_of_each_dtype(
         elif dtype == "bfloat16":
             assert (error <= rows.abs() * 2**-8).all()
             assert torch.equal(stored, rows.bfloat16().float())
-        else:
+        elif dtype == "int8":
             step = rows.abs().amax(1, keepdim=True) / 127
             assert (error <= step * 0.501).all()
+        else:  # half a step, and what keeps the row's length
+            assert (error <= rows.abs().amax(1, keepdim=True) / 7).all()
+            torch.testing.assert_close(stored.norm(dim=1), rows.norm(dim=1), rtol=2e-3, atol=0)
 
 
 def test_int8_at_the_papers_size_keeps_directions_and_norms() -> None:
@@ -129,6 +136,17 @@ def test_int8_at_the_papers_size_keeps_directions_and_norms() -> None:
     sizes = [len(to_members(sample, dtype)[MEMBER[dtype]]) for dtype in ("int8", "bfloat16", "float32")]
     assert sizes[0] < 0.27 * sizes[2]
     assert sizes[1] < 0.51 * sizes[2]
+
+
+def test_int4_at_the_papers_size_keeps_directions() -> None:
+    dims = (768, 768)
+    image, text = units(30, 0, dims), units(6, 1, dims)
+    members = to_members(reinforced(30, 5, image_emb=image, text_emb=text), "int4", teacher_dims=dims)
+    again = from_members("dog-17", members, teacher_dims=dims)
+    for stored, rows in zip(split_teachers(again.image_emb, dims), split_teachers(image, dims), strict=True):
+        assert torch.cosine_similarity(stored, rows).min() > 0.98
+        assert (stored.norm(dim=1) - 1).abs().max() < 0.02
+    assert len(members["npz"]) < 0.14 * image.numel() * 4 * 36 / 30
 
 
 @settings(max_examples=30, deadline=None)
@@ -249,7 +267,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"npz": npz(**{**GOOD_EMB, "text_emb": np.ones((6, 64), int)})},
         r"dog-17\.npz: text_emb must hold fl",
     ),
-    "int8 alone": ({"npz": npz(**LEVELS)}, r"dog-17\.npz: image_emb is int8 and needs image_scale"),
+    "int8 alone": ({"npz": npz(**LEVELS)}, r"dog-17\.npz: image_emb is int8 or int4 and needs image_scale"),
     "nan": ({"npz": npz(**{**GOOD_EMB, "image_emb": NAN})}, r"dog-17\.npz: image_emb holds .* not finite"),
     "too large": (
         {"npz": npz(**{**GOOD_EMB, "text_emb": np.full((6, 64), 1e300)})},
