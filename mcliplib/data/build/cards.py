@@ -132,7 +132,12 @@ def index(cards: Sequence[dict[str, Any]]) -> str:
     for card in cards:
         name, licences = card["name"], ", ".join(card["licences"])
         lines.append(f"| [{name}]({name}/README.md) | {card['role']} | {card['count']:,} | {licences} |")
-    return "\n".join(lines) + "\n"
+    made = (
+        "Made from these sets, each with a card of its own: [train-reinforced](train-reinforced/README.md), what "
+        "teachers and a captioner said of the training sets; the [teachers](teachers/README.md)' heads; the "
+        "[captioner](captioner/README.md). [results](results) holds the records of measurements."
+    )
+    return "\n".join([*lines, "", made, ""])
 
 
 def licence_text(licences: Sequence[str]) -> str:
