@@ -173,7 +173,7 @@ def _halves(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
     if levels.shape[1] % 2:
         raise UserError(f"int4 needs an even number of dimensions, got {levels.shape[1]}; store int8")
     shifted = (levels + 8).astype(np.uint8)
-    return shifted[:, 0::2] | shifted[:, 1::2] << 4
+    return np.bitwise_or(shifted[:, 0::2], np.left_shift(shifted[:, 1::2], np.uint8(4)))
 
 
 def _levels(halves: NDArray[np.uint8]) -> NDArray[np.int8]:
