@@ -15,6 +15,7 @@ import gzip
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcliplib.errors import UserError
+from mcliplib.reinforce.npy_files import load_npy
 from mcliplib.reinforce.torch_files import load_torch
 
 EmbeddingDType = Literal["float32", "bfloat16", "int8", "int4"]
@@ -181,25 +183,28 @@ def _levels(halves: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 def _read(extension: str, content: bytes, where: str) -> Mapping[str, Any]:
-    if extension == "npz":
-        _check_archive(content, where)
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name.endswith(("_emb", "_scale"))}
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-        raw = packed.read(_MAX_BYTES + 1)
-    _check_archive(raw, where)
-    loaded = load_torch(raw)
+    """Both forms are zip archives, which say how large they will be."""
+    raw = content if extension == "npz" else _gunzipped(content)
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        size = max(len(raw), sum(member.file_size for member in archive.infolist()))
+        if size > _MAX_BYTES:
+            raise UserError(f"{where}: would need more than {_MAX_BYTES >> 20} MiB")
+        if extension == "npz":
+            wanted = [name for name in archive.namelist() if name.endswith(("_emb.npy", "_scale.npy"))]
+            return {name.removesuffix(".npy"): load_npy(archive.read(name)) for name in wanted}
+        loaded = load_torch(raw, archive)
     if not isinstance(loaded, Mapping):
         raise UserError(f"{where}: holds no dictionary of image_emb and text_emb")
     return loaded
 
 
-def _check_archive(content: bytes, where: str) -> None:
-    """Both forms are zip archives, which say how large they will be."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = max(len(content), sum(member.file_size for member in archive.infolist()))
-    if size > _MAX_BYTES:
-        raise UserError(f"{where}: would need more than {_MAX_BYTES >> 20} MiB")
+def _gunzipped(content: bytes) -> bytes:
+    """At most a little more than what is accepted. In one call: `gzip` copies small parts, which takes longer."""
+    stream = zlib.decompressobj(wbits=31)
+    raw = stream.decompress(content, _MAX_BYTES + 1)
+    if len(raw) <= _MAX_BYTES and not stream.eof:
+        raise EOFError("it breaks off")
+    return raw
 
 
 def _rows(named: Mapping[str, Any], name: str, scale_name: str, where: str) -> Float[Tensor, "rows dim"]:

@@ -27,24 +27,27 @@ _layouts: dict[bytes, tuple[_Place, ...]] = {}
 _MOST = 64  # structures that are remembered
 
 
-def load_torch(content: bytes) -> Any:
+def load_torch(content: bytes, archive: zipfile.ZipFile) -> Any:
     """What a torch file holds, as `torch.load(weights_only=True)` gives it.
+
+    Args:
+        content: of the file.
+        archive: the same, opened.
 
     Raises:
         Exception: the file is damaged, or would run code when opened.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        files = {name.partition("/")[2]: name for name in archive.namelist()}
-        if "data.pkl" not in files or "byteorder" not in files:
-            return _load(content)
-        structure = archive.read(files["byteorder"]) + archive.read(files["data.pkl"])
-        if structure in _layouts:
-            places = _layouts[structure]
-            return {place.name: _tensor(place, archive.read(files[place.storage])) for place in places}
-        loaded = _load(content)
-        if (found := _layout(loaded, archive, files)) and len(_layouts) < _MOST:
-            _layouts[structure] = found
-        return loaded
+    files = {name.partition("/")[2]: name for name in archive.namelist()}
+    if "data.pkl" not in files or "byteorder" not in files:
+        return _load(content)
+    structure = archive.read(files["byteorder"]) + archive.read(files["data.pkl"])
+    if structure in _layouts:
+        places = _layouts[structure]
+        return {place.name: _tensor(place, archive.read(files[place.storage])) for place in places}
+    loaded = _load(content)
+    if (found := _layout(loaded, archive, files)) and len(_layouts) < _MOST:
+        _layouts[structure] = found
+    return loaded
 
 
 def _load(content: bytes) -> Any:

@@ -233,10 +233,11 @@ def test_sets_that_are_not_reinforced_are_refused(plain, folder, tmp_path):
         train(settings, tmp_path)
 
 
+@pytest.mark.parametrize(("dtype", "views", "atol"), [("int8", None, 0.01), ("int4", 2, 0.1)])
 @pytest.mark.parametrize("with_images", [True, False])
-def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with_images):
+def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with_images, dtype, views, atol):
     images = None if with_images else [str(path) for path in plain]
-    made = compact(folder, tmp_path / "small", dims=24, images=images)
+    made = compact(folder, tmp_path / "small", dims=24, views=views, dtype=dtype, images=images)
     assert made.samples == NUMBER
     assert made.kept[0] == pytest.approx(1), "all of the first teacher's dimensions"
     assert 0.9 < made.kept[1] < 1
@@ -244,12 +245,15 @@ def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with
     assert small.teacher_dims == (24, 24)
     for one, other in zip(samples, small.samples, strict=True):
         assert (one.key, one.caption, one.image) == (other.key, other.caption, other.image)
-        assert (one.augmentations, one.synthetic_captions) == (other.augmentations, other.synthetic_captions)
-        was = one.image_emb[:, :24] @ one.text_emb[:, :24].T
+        assert one.augmentations[:views] == other.augmentations
+        assert one.synthetic_captions == other.synthetic_captions
+        was = one.image_emb[:views, :24] @ one.text_emb[:, :24].T
         now = other.image_emb[:, :24] @ other.text_emb[:, :24].T
-        torch.testing.assert_close(now, was, rtol=0, atol=0.01)
+        torch.testing.assert_close(now, was, rtol=0, atol=atol)
     with pytest.raises(UserError, match="dims must be at least 1"):
         compact(folder, tmp_path / "none", dims=0)
+    with pytest.raises(UserError, match="views must be at least 1"):
+        compact(folder, tmp_path / "none", dims=4, views=0)
 
 
 def test_a_part_of_a_set_is_the_same_with_less(folder):

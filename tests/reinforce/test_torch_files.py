@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from mcliplib.reinforce import torch_files
-from mcliplib.reinforce.torch_files import load_torch
 
 
 def saved(value):
     torch.save(value, buffer := io.BytesIO())
     return buffer.getvalue()
+
+
+def load_torch(content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return torch_files.load_torch(content, archive)
 
 
 def members(seed, rows=4, dtype=torch.bfloat16):
