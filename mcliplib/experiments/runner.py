@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mcliplib import results
@@ -16,6 +17,7 @@ from mcliplib.errors import UserError
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
+from mcliplib.experiments.curves import curves
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
 from mcliplib.train.settings import TrainSettings
@@ -116,6 +118,16 @@ class _Data:
         return digest[0] < 256 * self.plan.holdout
 
 
+def _summary(runs: Results, variant: str) -> dict[str, dict[str, dict[str, float]]]:
+    """For each budget and task the main score over the seeds: mean, lowest and highest."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task, curve in curves(runs, variant).items():
+        for samples, scores in curve.items():
+            row = {"mean": fmean(scores), "lowest": min(scores), "highest": max(scores), "seeds": len(scores)}
+            found.setdefault(str(samples), {})[task] = row
+    return found
+
+
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -134,7 +146,12 @@ def record_plan(plan: Plan, output: Path, command: str) -> Path:
     tasks = {task for one in runs.values() for task in one["scores"]}
     return results.record(
         plan.name,
-        {"planned": sum(1 for _ in plan.runs()), "done": len(runs), "runs": dict(sorted(runs.items()))},
+        {
+            "planned": sum(1 for _ in plan.runs()),
+            "done": len(runs),
+            "summary": {variant: _summary(runs, variant) for variant in plan.variants},
+            "runs": dict(sorted(runs.items())),
+        },
         unit="shares of right answers, 0 to 1, with 95% intervals over the queries; nats; seconds",
         n=len(tasks),
         seeds=plan.seeds,

@@ -57,6 +57,8 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     values = json.loads((tmp_path / "results/tiny.json").read_text())["values"]
     assert (values["planned"], values["done"]) == (4, 4)
     assert set(values["runs"]["slow-32-0"]["scores"]) == {"heldout/retrieval"}
+    row = values["summary"]["slow"]["32"]["mean"]
+    assert row["lowest"] == row["mean"] == row["highest"] == main_scores(values["runs"]["slow-32-0"]["scores"])["mean"]
     assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
     plan.write_text(PLAN.replace("2.0e-3", "3.0e-3"))
     assert set(gather(load_plan(str(plan)), output)) == {"slow-16-0", "slow-32-0"}  # other settings, other results
@@ -87,7 +89,7 @@ def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, caps
 
 def test_unknown_experiment_and_share(capsys, tmp_path):
     assert main(["experiment", "show", "efficency"]) == 2
-    assert "there is efficiency" in capsys.readouterr().err
+    assert "efficiency, storage" in capsys.readouterr().err
     for share in ("0/2", "3/2", "one", "1"):
         assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--share", share]) == 2
 
