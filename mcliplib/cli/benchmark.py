@@ -1,4 +1,4 @@
-"""`mcliplib benchmark latency|loader|reinforce`: how fast the towers run, data are loaded, a set is reinforced."""
+"""`mcliplib benchmark latency|loader|reinforce|train`: how fast towers run, data load, a set grows, a step goes."""
 
 import argparse
 import shlex
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcliplib.cli import benchmark_reinforce
+from mcliplib.cli import benchmark_reinforce, benchmark_train
 from mcliplib.cli.checks import check_at_least
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
@@ -30,6 +30,7 @@ def register(commands: Any) -> None:
     _register_latency(actions)
     _register_loader(actions)
     benchmark_reinforce.register(actions)
+    benchmark_train.register(actions)
 
 
 def _register_latency(actions: Any) -> None:
