@@ -1,7 +1,6 @@
 """`mcliplib reinforce`."""
 
 import argparse
-import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,16 @@ def register(commands: Any) -> None:
     add("--augmentations", type=int, default=10, metavar="N", help="views of each image (default: %(default)s)")
     add("--captions", type=int, metavar="M", help=f"synthetic captions (default: {_DEFAULT_CAPTIONS} with a captioner)")
     add("--augmentation-size", type=int, default=224, metavar="PIXELS", help="unit of shifts (default: %(default)s)")
+    add(
+        "--crop-scale",
+        type=float,
+        nargs=2,
+        default=(0.08, 1.0),
+        metavar="SHARE",
+        help="least and most of the area kept",
+    )
+    add("--ops", type=int, default=2, metavar="N", help="RandAugment's operations on a view (default: %(default)s)")
+    add("--magnitude", type=int, default=9, metavar="BIN", help="their strength, 0 to 30 (default: %(default)s)")
     add("--dtype", choices=["bfloat16", "float32", "int8", "int4"], default="bfloat16", help="default: %(default)s")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--shard-size", type=int, default=1000, metavar="N", help="samples a shard from lists (default: %(default)s)")
@@ -105,7 +114,12 @@ def _settings(args: argparse.Namespace, captions: int) -> "ReinforceSettings":
         augmentations=args.augmentations,
         captions=captions,
         dtype=args.dtype,
-        augment=dataclasses.replace(AugmentSettings(), size=args.augmentation_size),
+        augment=AugmentSettings(
+            size=args.augmentation_size,
+            crop_scale=tuple(args.crop_scale),
+            num_ops=args.ops,
+            magnitude=args.magnitude,
+        ),
         seed=args.seed,
         shard_size=args.shard_size,
         threads=args.threads,

@@ -20,12 +20,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_reinforce(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["reinforce", "--input", f"{folder}/in/in-*.tar", "--output", f"{folder}/set", "--teachers", "one, two"]
     command += ["--augmentations", "2", "--seed", "5", "--dtype", "float32", "--augmentation-size", "64"]
+    command += ["--crop-scale", "0.5", "0.9", "--ops", "1", "--magnitude", "4"]
     assert main(command) == 0
     assert "20 samples; skipped: none" in capsys.readouterr().out
     told = manifest(folder / "set")["identity"]
     assert told["captioner"] is None
     assert {"augmentations": 2, "captions": 0, "seed": 5, "dtype": "float32"}.items() <= told["settings"].items()
-    assert told["settings"]["augment"]["size"] == 64
+    drawn_from = {"size": 64, "crop_scale": [0.5, 0.9], "num_ops": 1, "magnitude": 4}
+    assert drawn_from.items() <= told["settings"]["augment"].items()
     assert len(read_output(folder / "set")) == 20
     assert main(command) == 2
     assert "holds a finished run" in capsys.readouterr().err
@@ -50,6 +52,8 @@ def test_captions(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     [
         (["--input", "nowhere.tar"], "no such file"),
         (["--augmentations", "0"], "augmentations must be at least 1"),
+        (["--magnitude", "31"], "0 <= magnitude < bins"),
+        (["--crop-scale", "0.5", "1.5"], "crop_scale must be a range"),
         (["--workers", "-1"], "workers must be at least 1"),
         (["--max-skipped", "3"], "a share from 0 to 1"),
         (["--teachers", ""], "at least one teacher"),
