@@ -18,6 +18,7 @@ from torch import Tensor
 from mcliplib import reinforce
 from mcliplib.data import write_shard
 from mcliplib.reinforce import ReinforceSettings
+from mcliplib.reinforce.manifest import made_with
 
 
 @dataclass
@@ -102,6 +103,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def read_output(folder: Path) -> dict[str, reinforce.ReinforcedSample]:
     """Key -> sample, in order; keys must not repeat."""
+    augment = made_with(manifest(folder)).augment
     raw: dict[str, dict[str, bytes]] = {}
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as archive:
@@ -109,7 +111,7 @@ def read_output(folder: Path) -> dict[str, reinforce.ReinforcedSample]:
                 key, _, extension = member.name.partition(".")
                 assert extension not in raw.setdefault(key, {})
                 raw[key][extension] = archive.extractfile(member).read()  # type: ignore[union-attr]
-    return {key: reinforce.from_members(key, members, teacher_dims=(24, 40)) for key, members in raw.items()}
+    return {key: reinforce.from_members(key, members, augment, (24, 40)) for key, members in raw.items()}
 
 
 def manifest(folder: Path) -> dict[str, Any]:
