@@ -161,8 +161,9 @@ def copy_of(base: MobileCLIP, *, vocab: tuple[int, ...] | None = None, context_l
 def channels_last(model: MobileCLIP) -> MobileCLIP:
     """The model, its convolutions' weights now with the channels last.
 
-    With channels last and float32, torch 2.13's gradient of a 1x1 convolution with stride 2 from 3 channels writes
-    past its memory on CPUs with AMX, so those take every second pixel first and have stride 1: the same function.
+    With channels last and float32, oneDNN's gradient of a 1x1 convolution with stride 2 and few input channels (the
+    stem's first one) writes past its memory at some sizes (github.com/uxlfoundation/oneDNN, issue 6035), so such ones
+    get every second pixel and stride 1: the same function.
     """
     for conv in model.modules():
         if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1) and conv.stride == (2, 2) and conv.groups == 1:
