@@ -159,16 +159,7 @@ def copy_of(base: MobileCLIP, *, vocab: tuple[int, ...] | None = None, context_l
 
 
 def channels_last(model: MobileCLIP) -> MobileCLIP:
-    """The model, its convolutions' weights now with the channels last.
-
-    With channels last and float32, oneDNN's gradient of a 1x1 convolution with stride 2 and few input channels (the
-    stem's first one) writes past its memory at some sizes (github.com/uxlfoundation/oneDNN, issue 6035), so such ones
-    get every second pixel and stride 1: the same function.
-    """
-    for conv in model.modules():
-        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1) and conv.stride == (2, 2) and conv.groups == 1:
-            conv.stride = (1, 1)
-            conv.register_forward_pre_hook(lambda _, inputs: (_every_second(inputs[0]),))
+    """The model, its convolutions' weights now with the channels last."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -241,10 +232,6 @@ def _timm_tower(base: MobileCLIP) -> nn.Module:
     tower = timm.create_model(TIMM.models[name], num_classes=base.config.embed_dim)
     tower.load_state_dict({key.removeprefix(prefix): w for key, w in named.items() if key.startswith(prefix)})
     return tower
-
-
-def _every_second(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    return x[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

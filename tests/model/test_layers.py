@@ -1,5 +1,7 @@
 """Each block: shapes, and its fold equal in float64 for random statistics and shapes."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -156,3 +158,22 @@ def test_depthwise_is_fp32_under_cpu_autocast_in_training_only():
     with torch.autocast("cpu", torch.bfloat16):
         assert block.train()(torch.randn(2, 8, 5, 5)).dtype == torch.float32
         assert block.eval()(torch.randn(2, 8, 5, 5)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [8, 9, 64])
+def test_a_strided_1x1_convolution_is_pytorchs(layout, size):
+    """In channels-last fp32, PyTorch's own gradient of it may be wrong on CPUs; compared in float64, contiguous."""
+    generator = torch.Generator().manual_seed(0)
+    block = ConvBN(3, 16, (1, 1), stride=2)
+    exact = copy.deepcopy(block).double()
+    x = torch.randn(4, 3, size, size, generator=generator)
+    once = x.to(memory_format=layout).requires_grad_()
+    other = x.detach().double().requires_grad_()
+    found, expected = block.to(memory_format=layout)(once), exact.bn(exact.conv(other))
+    weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    (found * weights.float()).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block.conv.weight.grad.double(), exact.conv.weight.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(once.grad.double(), other.grad, rtol=1e-3, atol=1e-4)
