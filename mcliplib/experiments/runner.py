@@ -98,8 +98,7 @@ class _Data:
             whole = load_reinforced(settings.data)
             kept = [one for one in whole.samples if not self._held_out(str(one.caption))]
             self._reinforced[settings.data] = replace(whole, samples=kept)
-        part = self._reinforced[settings.data].part
-        return part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
+        return self._reinforced[settings.data].part_for(settings)
 
     def scores(self, trained: TrainResult) -> dict[str, dict[str, dict[str, float]]]:
         """On the evaluation sets, or on the concepts that were held out."""

@@ -4,20 +4,17 @@ The embeddings are random unit vectors of the paper's teachers' sizes and the sy
 real ones: what they say does not change the time.
 """
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from mcliplib.data import Sample, decode_image, read_shards, write_shard
+from mcliplib.data import Sample, read_shards, write_shard
 from mcliplib.data.raw import Members, raw_samples
 from mcliplib.data.reader import IMAGE_EXTENSIONS
 from mcliplib.errors import UserError
+from mcliplib.latency.pictures import web_jpeg
+from mcliplib.latency.storage import unit_rows
 from mcliplib.latency.timing import Measurement, measure
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.embeddings import EmbeddingDType
@@ -117,12 +114,9 @@ def _all(shards: Iterable[Path]) -> Iterator[tuple[str, Members]]:
 
 
 def _as_jpeg(members: Members, size: int) -> Members:
-    image = decode_image(next(members[one] for one in IMAGE_EXTENSIONS if one in members))
-    share = size / max(image.size)
-    scaled = image.resize((round(share * image.width), round(share * image.height)), Image.Resampling.BICUBIC)
-    scaled.save(buffer := io.BytesIO(), "JPEG", quality=95)
+    stored = next(members[one] for one in IMAGE_EXTENSIONS if one in members)
     kept = {name: content for name, content in members.items() if name not in IMAGE_EXTENSIONS}
-    return kept | {"jpg": buffer.getvalue()}
+    return kept | {"jpg": web_jpeg(stored, size)}
 
 
 def _reinforced(
@@ -135,18 +129,13 @@ def _reinforced(
             key,
             tuple(augment.sample(pair.image.size, generator, PAPER) for _ in range(AUGMENTATIONS)),
             tuple(pairs[(place + 1 + n) % len(pairs)].caption for n in range(CAPTIONS)),
-            _units(AUGMENTATIONS, generator),
-            _units(1 + CAPTIONS, generator),
+            unit_rows(AUGMENTATIONS, TEACHER_DIMS, generator),
+            unit_rows(1 + CAPTIONS, TEACHER_DIMS, generator),
             caption=pair.caption,
             image=members[extension],
             image_extension=extension,
         )
         yield key, to_members(sample, dtype, teacher_dims=TEACHER_DIMS)
-
-
-def _units(rows: int, generator: torch.Generator) -> Tensor:
-    parts = (torch.randn(rows, dim, generator=generator) for dim in TEACHER_DIMS)
-    return torch.cat([torch.nn.functional.normalize(part, dim=1) for part in parts], dim=1)
 
 
 def _warm(batches: ReinforcedBatches) -> ReinforcedBatches:

@@ -4,7 +4,6 @@ The parts take turns, each on the next few of some real pictures, so that a slow
 the processor's milliseconds, which other programs on the machine hardly change.
 """
 
-import io
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from mcliplib.data.raw import raw_samples
 from mcliplib.data.reader import IMAGE_EXTENSIONS
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
+from mcliplib.latency.pictures import web_jpeg
 from mcliplib.latency.storage import DTYPES, Fidelity, example_sample, fidelity
 from mcliplib.latency.timing import Spread, measure, spread
 from mcliplib.reinforce import augment
@@ -31,7 +31,6 @@ from mcliplib.reinforce.seeds import generator_of
 from mcliplib.threads import using_threads
 
 WEB_SIDE = 512  # pixels: web pictures are usually stored with no longer side than this
-_WEB_QUALITY = 95
 _PAPER_SHAPE = (10, 5)  # views and captions of a written sample
 
 
@@ -136,7 +135,7 @@ def real_fidelity(
 
 def about(chosen: Sequence[Picture]) -> dict[str, Any]:
     """How large the pictures are, as they come and at web size: means of bytes, and of pixels."""
-    sizes = {"stored": [one.stored for one in chosen], "web": [_web_sized(one) for one in chosen]}
+    sizes = {"stored": [one.stored for one in chosen], "web": [web_jpeg(one.stored, WEB_SIDE) for one in chosen]}
     return {
         name: {
             "bytes": sum(map(len, encoded)) / len(encoded),
@@ -158,7 +157,7 @@ def _parts(
     images = [decode_image(one.stored) for one in chosen]
     keys, texts = [one.key for one in chosen], [one.caption for one in chosen]
     parts = _picture_parts([one.stored for one in chosen], keys, sides, batch, "")
-    parts |= _picture_parts([_web_sized(one) for one in chosen], keys, sides, batch, "web_")
+    parts |= _picture_parts([web_jpeg(one.stored, WEB_SIDE) for one in chosen], keys, sides, batch, "web_")
     for teacher in teachers:
         pixels = _views(images, keys, teacher.image_size, 1)
         parts[f"view_{teacher.name}"] = Part(_each(teacher.encode_pixels, pixels, batch), batch)
@@ -234,16 +233,6 @@ def _views(images: Sequence[Image.Image], keys: Sequence[str], side: int, count:
         generator = generator_of("views", 0, key)
         made += [augment.apply(image, augment.sample(image.size, generator), side) for _ in range(count)]
     return torch.stack(made)
-
-
-def _web_sized(picture: Picture) -> bytes:
-    """The picture as a JPEG whose longer side is that of web pictures."""
-    image = decode_image(picture.stored)
-    scale = WEB_SIDE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    stream = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=_WEB_QUALITY)
-    return stream.getvalue()
 
 
 def _all(shards: Iterable[Path]) -> Iterator[Picture]:

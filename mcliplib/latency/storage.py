@@ -45,8 +45,8 @@ def example_sample(
         key="0" * 32,
         augmentations=tuple(augment.sample(picture, generator) for _ in range(views)),
         synthetic_captions=(_CAPTION,) * captions,
-        image_emb=_units(views, teacher_dims, generator),
-        text_emb=_units(1 + captions, teacher_dims, generator),
+        image_emb=unit_rows(views, teacher_dims, generator),
+        text_emb=unit_rows(1 + captions, teacher_dims, generator),
         url=_URL,
         sha256="0" * 64,
     )
@@ -98,6 +98,7 @@ def _compared(cosines: Float[Tensor, "k v c"], exact: Float[Tensor, "k v c"]) ->
     )
 
 
-def _units(rows: int, teacher_dims: Sequence[int], generator: torch.Generator) -> Tensor:
+def unit_rows(rows: int, teacher_dims: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Random embeddings [rows, D]: a unit vector of each teacher's width, side by side."""
     parts = (torch.randn(rows, dim, generator=generator) for dim in teacher_dims)
     return torch.cat([torch.nn.functional.normalize(part, dim=1) for part in parts], dim=1)

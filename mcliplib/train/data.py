@@ -101,6 +101,10 @@ class ReinforcedData:
             views=self._views[image_size],
         )
 
+    def part_for(self, settings: TrainSettings) -> "ReinforcedData":
+        """The `part` that a run asks for."""
+        return self.part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
+
     def part(
         self, *, views: int | None = None, captions: int | None = None, teachers: Sequence[int] | None = None
     ) -> "ReinforcedData":
@@ -150,8 +154,7 @@ def load_data(settings: TrainSettings) -> PairData | ReinforcedData:
     """
     if not settings.reinforced:
         return PairData(load_samples(settings.data))
-    whole = load_reinforced(settings.data)
-    return whole.part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
+    return load_reinforced(settings.data).part_for(settings)
 
 
 def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
