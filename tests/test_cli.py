@@ -32,6 +32,15 @@ def test_runs_as_a_module():
     assert "train" in done.stdout
 
 
+def test_a_reader_that_goes_away_is_no_accident():
+    """As in `mcliplib experiment list | head -0`."""
+    command = [sys.executable, "-m", "mcliplib", "experiment", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "nano.safetensors"

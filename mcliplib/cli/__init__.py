@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,13 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     only = argv[0] if argv and argv[0] in COMMANDS else None
     try:
         args = build_parser(only).parse_args(argv)
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"{_name(only)}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{_name(only)}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read our output wants no more of it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor what is still to be flushed
+        return 141
 
 
 def _name(command: str | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcliplib.cli import benchmark_reinforce, benchmark_train
+from mcliplib.cli import benchmark_loader, benchmark_reinforce, benchmark_train
 from mcliplib.cli.checks import check_at_least
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from mcliplib.latency.peers import Peer
     from mcliplib.model import MobileCLIP
 
-_DEFAULT = "default: %(default)s"
-_LOADER_FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")
 _TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
 
 
@@ -28,7 +26,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("benchmark", help="measure speed on this machine")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
-    _register_loader(actions)
+    benchmark_loader.register(actions)
     benchmark_reinforce.register(actions)
     benchmark_train.register(actions)
 
@@ -49,67 +47,6 @@ def _register_latency(actions: Any) -> None:
     latency.add_argument("--batch", type=int, default=1, help="images or texts at once (default: %(default)s)")
     latency.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     latency.set_defaults(run=run_latency)
-
-
-def _register_loader(actions: Any) -> None:
-    loader = actions.add_parser("loader", help="milliseconds of a training batch, plain and reinforced, in one thread")
-    loader.add_argument("--data", nargs="+", default=["train"], help="data sets or shards (default: train)")
-    loader.add_argument("--samples", type=int, default=512, help="pictures (default: %(default)s)")
-    loader.add_argument(
-        "--picture-size", type=int, default=512, help="store JPEGs of this longer side; 0: as they are (default: 512)"
-    )
-    loader.add_argument("--batch", type=int, default=64, help="pairs in a batch (default: %(default)s)")
-    loader.add_argument("--image-size", type=int, default=96, help="pixels (default: %(default)s)")
-    loader.add_argument("--dtype", choices=["bfloat16", "float32", "int8"], default="bfloat16", help=_DEFAULT)
-    loader.add_argument("--rounds", type=int, default=30, help="interleaved batches of each (default: %(default)s)")
-    loader.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    loader.set_defaults(run=run_loader)
-
-
-def run_loader(args: argparse.Namespace) -> int:
-    """Measure, print, and record if wanted."""
-    import tempfile
-
-    from mcliplib.data import shard_paths
-    from mcliplib.latency.loader import PLAIN, LoaderSettings, compare_loaders
-
-    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32, picture_size=0)
-    if args.record:
-        check_name(args.record)
-    start = time.perf_counter()
-    picture_size = args.picture_size or None
-    settings = LoaderSettings(args.samples, picture_size, args.batch, args.image_size, args.dtype, args.rounds)
-    with tempfile.TemporaryDirectory(prefix="mcliplib-") as folder:
-        measurement = compare_loaders(
-            (path for name in args.data for path in shard_paths(name)), settings, Path(folder)
-        )
-    values = {}
-    for name in measurement.samples:
-        reference = PLAIN[0] if name.endswith("from shards") else PLAIN[1]
-        time_of, ratio = measurement.spread(name), measurement.ratio(name, to=reference)
-        rate = 1e3 * args.batch / time_of.median
-        values[name] = {"milliseconds": time_of._asdict(), "samples_per_second": rate, "ratio": ratio._asdict()}
-        print(
-            f"{name:30} {rate:8,.0f} samples/s   {ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of {reference}"
-        )
-    if args.record:
-        print(f"recorded in {_record_loader(args, values, time.perf_counter() - start)}")
-    return 0
-
-
-def _record_loader(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
-    from mcliplib import results
-
-    flags = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in _LOADER_FLAGS]
-    return results.record(
-        args.record,
-        values,
-        unit="milliseconds of a batch; samples a second in one thread; ratio of the times to the plain loader's",
-        n=args.rounds,
-        seeds=[0],
-        command=" ".join(["mcliplib benchmark loader --data", *args.data, *flags]),
-        seconds=seconds,
-    )
 
 
 def run_latency(args: argparse.Namespace) -> int:

@@ -82,8 +82,7 @@ def _drawn(name: str, limit: int, seed: int) -> list[Any]:
 
 
 def _values(judged: "list[Judged]") -> dict[str, Any]:
-    def plain(text: str) -> str:
-        return text.lower().strip(" .")
+    from mcliplib.data import concept_of
 
     all_captions = [(one, text, right) for one in judged for text, right in zip(one.synthetic, one.right, strict=True)]
     step = max(1, len(judged) // _EXAMPLES)
@@ -92,7 +91,7 @@ def _values(judged: "list[Judged]") -> dict[str, Any]:
         "right": sum(right for *_, right in all_captions) / len(all_captions),
         "some_right": sum(any(one.right) for one in judged) / len(judged),
         "real_right": sum(one.real_right for one in judged) / len(judged),
-        "says_the_real_caption": sum(plain(text) == plain(one.real) for one, text, _ in all_captions)
+        "says_the_real_caption": sum(concept_of(text) == concept_of(one.real) for one, text, _ in all_captions)
         / len(all_captions),
         "different": len({text for _, text, _ in all_captions}) / len(all_captions),
         "examples": [

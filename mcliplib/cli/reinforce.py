@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mcliplib.errors import UserError
+from mcliplib.reinforce.embeddings import EmbeddingDType
 
 if TYPE_CHECKING:
     from mcliplib.reinforce import Captioner, ReinforceSettings, RunResult
@@ -44,7 +45,7 @@ def register(commands: Any) -> None:
     )
     add("--ops", type=int, default=2, metavar="N", help="RandAugment's operations on a view (default: %(default)s)")
     add("--magnitude", type=int, default=9, metavar="BIN", help="their strength, 0 to 30 (default: %(default)s)")
-    add("--dtype", choices=["bfloat16", "float32", "int8", "int4"], default="bfloat16", help="default: %(default)s")
+    add("--dtype", choices=get_args(EmbeddingDType), default="bfloat16", help="default: %(default)s")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--shard-size", type=int, default=1000, metavar="N", help="samples a shard from lists (default: %(default)s)")
     add("--max-skipped", type=float, default=0.1, metavar="SHARE", help="of all samples (default: %(default)s)")

@@ -3,13 +3,14 @@
 from mcliplib.data.reader import read_shards
 from mcliplib.data.registry import data_root, get_card, list_datasets, load_samples, shard_paths
 from mcliplib.data.report import ReadReport, Skip
-from mcliplib.data.sample import Sample, decode_image
+from mcliplib.data.sample import Sample, concept_of, decode_image
 from mcliplib.data.shards import write_shard
 
 __all__ = [
     "ReadReport",
     "Sample",
     "Skip",
+    "concept_of",
     "data_root",
     "decode_image",
     "get_card",

@@ -3,8 +3,9 @@
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mcliplib.data.raw import Members, raw_samples
 from mcliplib.data.report import ReadReport, Skip
@@ -14,6 +15,11 @@ from mcliplib.errors import UserError
 IMAGE_EXTENSIONS = ("webp", "jpg", "jpeg", "png")
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def image_extension(members: Mapping[str, Any]) -> str | None:
+    """Which of a sample's members is its picture; None where there is none."""
+    return next((one for one in IMAGE_EXTENSIONS if one in members), None)
 
 
 class _BadSampleError(Exception):
@@ -72,8 +78,8 @@ def _read_shard(shard: str, report: ReadReport, max_skipped: float, max_pixels: 
 
 
 def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
-    payload = next((raw[extension] for extension in IMAGE_EXTENSIONS if extension in raw), None)
-    if payload is None:
+    extension = image_extension(raw)
+    if extension is None:
         raise _BadSampleError("missing image")
     caption = raw.get("txt", b"").decode("utf-8", errors="replace").strip()
     if not caption:
@@ -86,7 +92,7 @@ def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         raise _BadSampleError("bad metadata")
     try:
-        image = decode_image(payload, max_pixels=max_pixels)
+        image = decode_image(raw[extension], max_pixels=max_pixels)
     except GiantImageError as error:
         raise _BadSampleError("giant image") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...

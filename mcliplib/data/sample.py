@@ -33,6 +33,11 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+def concept_of(caption: str) -> str:
+    """What a caption is about: the same thing drawn in another style, or written with a full stop, is the same."""
+    return caption.lower().strip(" .")
+
+
 def decode_image(payload: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode WebP, JPEG or PNG bytes to an RGB image.
 

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from mcliplib import results
-from mcliplib.data import Sample, load_samples
+from mcliplib.data import Sample, concept_of, load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
@@ -113,7 +113,7 @@ class _Data:
 
     def _held_out(self, caption: str) -> bool:
         """By a stable hash of what is shown, so that all pictures of a concept are on one side."""
-        digest = hashlib.sha256(b"holdout " + caption.lower().strip(" .").encode()).digest()
+        digest = hashlib.sha256(b"holdout " + concept_of(caption).encode()).digest()
         return digest[0] < 256 * self.plan.holdout
 
 

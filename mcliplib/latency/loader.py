@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mcliplib.data import Sample, read_shards, write_shard
 from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.reader import IMAGE_EXTENSIONS
+from mcliplib.data.reader import image_extension
 from mcliplib.errors import UserError
 from mcliplib.latency.pictures import web_jpeg
 from mcliplib.latency.storage import unit_rows
@@ -109,14 +109,19 @@ def _all(shards: Iterable[Path]) -> Iterator[tuple[str, Members]]:
     """Samples with an image and a caption."""
     for shard in shards:
         for key, members in raw_samples(str(shard), {}):
-            if "txt" in members and any(extension in members for extension in IMAGE_EXTENSIONS):
+            if "txt" in members and image_extension(members):
                 yield key, members
 
 
 def _as_jpeg(members: Members, size: int) -> Members:
-    stored = next(members[one] for one in IMAGE_EXTENSIONS if one in members)
-    kept = {name: content for name, content in members.items() if name not in IMAGE_EXTENSIONS}
-    return kept | {"jpg": web_jpeg(stored, size)}
+    stored = _extension(members)
+    kept = {name: content for name, content in members.items() if name != stored}
+    return kept | {"jpg": web_jpeg(members[stored], size)}
+
+
+def _extension(members: Members) -> str:
+    """Of a picture that is there."""
+    return image_extension(members) or ""
 
 
 def _reinforced(
@@ -124,7 +129,7 @@ def _reinforced(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     for place, ((key, members), pair) in enumerate(zip(chosen, pairs, strict=True)):
         generator = generator_of("loader", 0, key)
-        extension = next(one for one in IMAGE_EXTENSIONS if one in members)
+        extension = _extension(members)
         sample = ReinforcedSample(
             key,
             tuple(augment.sample(pair.image.size, generator, PAPER) for _ in range(AUGMENTATIONS)),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mcliplib.data import decode_image
 from mcliplib.data.raw import raw_samples
-from mcliplib.data.reader import IMAGE_EXTENSIONS
+from mcliplib.data.reader import image_extension
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.latency.pictures import web_jpeg
@@ -238,6 +238,6 @@ def _views(images: Sequence[Image.Image], keys: Sequence[str], side: int, count:
 def _all(shards: Iterable[Path]) -> Iterator[Picture]:
     for shard in shards:
         for key, members in raw_samples(str(shard), {}):
-            extension = next((one for one in IMAGE_EXTENSIONS if one in members), None)
+            extension = image_extension(members)
             if extension and "txt" in members:
                 yield Picture(key, members[extension], members["txt"].decode())

@@ -4,11 +4,10 @@
 - bfloat16: `pth.gz`, gzip of a torch file with a dict of both; each number is within 2^-8 of itself.
 - int8: `npz` with both and with `image_scale` and `text_scale`, one step for each row, which is the row's largest
   absolute value / 127; each number is within half a step.
-
 - int4: the same with two numbers in each byte (the lower half first) and 7 steps to the largest value.
 
 The first two are the public releases' forms (DataCompDR, 2311.17049). The others are our own, for sets that must be
-small.
+small. Nothing is deflated: embeddings hardly shrink, and inflating them would be a large part of what loading costs.
 """
 
 import gzip
@@ -103,7 +102,7 @@ def pack(embeddings: Embeddings, dtype: EmbeddingDType) -> bytes:
     if dtype == "bfloat16":
         named = {f"{name}_emb": rows.detach().cpu().bfloat16() for name, rows in embeddings._asdict().items()}
         torch.save({name: rows.clone() for name, rows in named.items()}, buffer)  # a view would save all it views
-        return gzip.compress(buffer.getvalue(), mtime=0)
+        return gzip.compress(buffer.getvalue(), compresslevel=0, mtime=0)  # as the form has it, but only wrapped
     plain = {name: rows.detach().cpu().float().numpy() for name, rows in embeddings._asdict().items()}
     if dtype == "float32":
         np.savez(buffer, **{f"{name}_emb": rows for name, rows in plain.items()})
@@ -112,7 +111,7 @@ def pack(embeddings: Embeddings, dtype: EmbeddingDType) -> bytes:
     for name, rows in plain.items():
         levels, arrays[f"{name}_scale"] = _quantized(rows, _LEVELS[dtype])
         arrays[f"{name}_emb"] = levels if dtype == "int8" else _halves(levels)
-    np.savez_compressed(buffer, **arrays)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from mcliplib.data.reader import IMAGE_EXTENSIONS
+from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
 from mcliplib.errors import UserError
 from mcliplib.reinforce.embeddings import MEMBER_OF, EmbeddingDType, Embeddings, check, pack, unpack
 from mcliplib.reinforce.params import PAPER, Augmentation, AugmentSettings, decode, encode
@@ -128,10 +128,10 @@ def from_members(
     Raises:
         UserError: a member is missing, damaged, or contradicts another; names both (`KEY.paug.json`).
     """
-    image_extension = next((extension for extension in IMAGE_EXTENSIONS if extension in members), None)
-    image = members[image_extension] if image_extension else None
+    extension = image_extension(members)
+    image = members[extension] if extension else None
     if not (image is None or isinstance(image, bytes)):
-        raise UserError(f"{key}.{image_extension}: must be the image's bytes: read the shard without decoding images")
+        raise UserError(f"{key}.{extension}: must be the image's bytes: read the shard without decoding images")
     stored = [extension for extension in sorted({*MEMBER_OF.values()}) if extension in members]
     if len(stored) != 1:
         raise UserError(f"{key}: needs its embeddings in one member, npz or pth.gz, and has {stored or 'neither'}")
@@ -148,7 +148,7 @@ def from_members(
         uid=_string(meta, "uid", key),
         sha256=_string(meta, "sha256", key),
         image=image,
-        image_extension=image_extension or "webp",
+        image_extension=extension or "webp",
         meta={name: value for name, value in meta.items() if name not in ("uid", "sha256")},
     )
     _check_counts(sample, stored[0])

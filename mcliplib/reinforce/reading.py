@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.reader import IMAGE_EXTENSIONS, Paths, existing
+from mcliplib.data.reader import Paths, existing, image_extension
 from mcliplib.data.report import ReadReport, Skip
 from mcliplib.errors import UserError
 from mcliplib.reinforce.format import ReinforcedSample, from_members
@@ -84,7 +84,7 @@ def _with_picture(sample: ReinforcedSample, picture: Members) -> ReinforcedSampl
     """The sample with the image and the caption that it lacks."""
     changes: dict[str, object] = {}
     if sample.image is None:
-        extension = next((one for one in IMAGE_EXTENSIONS if one in picture), None)
+        extension = image_extension(picture)
         if extension is None:
             raise UserError(f"{sample.key}: missing image")
         changes = {"image": picture[extension], "image_extension": extension}

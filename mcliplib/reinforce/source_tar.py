@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.reader import IMAGE_EXTENSIONS
+from mcliplib.data.reader import image_extension
 from mcliplib.reinforce.sources import RawSample, local_copy, make_sample, safe_key
 
 
@@ -34,6 +34,6 @@ class TarSource:
 
 
 def _sample(key: str, members: Members) -> RawSample:
-    extension = next((one for one in IMAGE_EXTENSIONS if one in members), "")
+    extension = image_extension(members) or ""
     caption, url = (members.get(name, b"").decode(errors="replace") for name in ("txt", "url.txt"))
     return make_sample(safe_key(key), members.get(extension, b""), extension, caption, members.get("json", b"{}"), url)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mcliplib.data import concept_of
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss
 
@@ -62,7 +63,7 @@ def fold_of(concept: str) -> int:
     Args:
         concept: the caption, so that the same thing drawn in another style is in the same half.
     """
-    return hashlib.sha256(concept.lower().strip(" .").encode()).digest()[0] % FOLDS
+    return hashlib.sha256(concept_of(concept).encode()).digest()[0] % FOLDS
 
 
 def train_decoder(
