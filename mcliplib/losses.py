@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +27,24 @@ def clip_loss(f_img: Float[Tensor, "b d"], f_txt: Float[Tensor, "b d"], logit_sc
         The mean of the two cross-entropies, in nats; ln(batch) is chance.
     """
     return _contrast(_compare(f_img, f_txt, logit_scale))
+
+
+def multi_positive_loss(
+    f_img: Float[Tensor, "b d"], f_txt: Float[Tensor, "b d"], logit_scale: Scale, captions: Shaped[Tensor, "b t"]
+) -> Float[Tensor, ""]:
+    """CLIP's loss where all pairs with the same caption are right for each other (UniCL, 2204.03610, equation 3).
+
+    Args:
+        f_img: as `clip_loss`, and `f_txt` and `logit_scale` too.
+        captions: the tokens of each pair's caption, or anything else whose rows are equal where the captions are.
+
+    Returns:
+        Nats. A row's target is shared out evenly, so it is `clip_loss` where all captions differ.
+    """
+    student = _compare(f_img, f_txt, logit_scale)
+    same = (captions[:, None] == captions[None]).all(-1).to(student.by_image.dtype)
+    target = same / same.sum(1, keepdim=True)  # symmetric in what is zero; all rows of a caption share alike
+    return -((target * student.by_image).sum(1).mean() + (target * student.by_text).sum(1).mean()) / 2
 
 
 def distill_loss(

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from mcliplib.losses import averaged_distill_loss, clip_loss, distill_loss, reinforced_loss
+from mcliplib.losses import (
+    averaged_distill_loss,
+    clip_loss,
+    distill_loss,
+    multi_positive_loss,
+    reinforced_loss,
+)
 
 
 def unit(*shape, seed=0):
@@ -16,6 +22,21 @@ def unit(*shape, seed=0):
 
 def two_teachers(batch, dims=(5, 7), seed=0):
     return torch.cat([unit(batch, dim, seed=seed + k) for k, dim in enumerate(dims)], dim=1)
+
+
+def test_equal_captions_are_equally_right():
+    f_img, f_txt = unit(4, 6), unit(4, 6, seed=1)
+    f_txt[3] = f_txt[1]
+    different, same = torch.tensor([[1], [2], [3], [4]]), torch.tensor([[1], [2], [3], [2]])
+    torch.testing.assert_close(multi_positive_loss(f_img, f_txt, 20.0, different), clip_loss(f_img, f_txt, 20.0))
+    by_image = (20 * f_img @ f_txt.T).log_softmax(1)
+    by_text = (20 * f_txt @ f_img.T).log_softmax(1)
+    expected = 0.0
+    for way in (by_image, by_text):
+        expected -= (way[0, 0] + way[2, 2] + (way[1, 1] + way[1, 3] + way[3, 1] + way[3, 3]) / 2) / 4 / 2
+    torch.testing.assert_close(multi_positive_loss(f_img, f_txt, 20.0, same), expected)
+    order = torch.tensor([2, 3, 0, 1])
+    torch.testing.assert_close(multi_positive_loss(f_img[order], f_txt[order], 20.0, same[order]), expected)
 
 
 def test_distillation_of_two_pairs_by_hand():

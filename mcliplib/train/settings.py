@@ -43,6 +43,7 @@ class TrainSettings:
         teachers: which of its teachers, by their place from 0; all if None.
         distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
         teacher_scales: inverse temperature of each teacher; one number stands for all of them.
+        multi_positive: whether plain training takes all pairs with a picture's caption for right, not only its own.
         samples: image-text pairs to see in all.
         batch_size: pairs in a batch, over all processes; each picture is contrasted with all texts of its batch.
         accumulate: parts that a process encodes one after the other, for less memory; the batch is contrasted whole.
@@ -73,6 +74,7 @@ class TrainSettings:
     teachers: tuple[int, ...] | None = None
     distill_weight: float = 1.0
     teacher_scales: tuple[float, ...] = (100.0,)
+    multi_positive: bool = False
     samples: int = 205_000
     batch_size: int = 128
     accumulate: int = 1
@@ -117,6 +119,8 @@ class TrainSettings:
             raise UserError(f"distill_weight must be in [0, 1], got {self.distill_weight}")
         if not self.teacher_scales or min(self.teacher_scales) <= 0:
             raise UserError(f"teacher_scales must be positive numbers, got {list(self.teacher_scales)}")
+        if self.reinforced and self.multi_positive:
+            raise UserError("multi_positive is a form of plain training; a reinforced set has the teachers' answers")
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop must be in (0, 1], got {self.min_crop}")
         if not 0 <= self.jitter < 1:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mcliplib.errors import UserError
-from mcliplib.losses import clip_loss, reinforced_loss
+from mcliplib.losses import clip_loss, multi_positive_loss, reinforced_loss
 from mcliplib.model import MobileCLIP
 from mcliplib.train.batches import Batch
 from mcliplib.train.cached import backward
@@ -15,7 +15,7 @@ from mcliplib.train.distributed import average_, gather, part_of, rank
 from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import DType, TrainSettings
 
-LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of features, inverse temperature, teachers'
+LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of features, inverse temperature, answers
 
 
 class DivergedError(UserError):
@@ -49,7 +49,7 @@ def train_step(
         return features_of(model, rows(batch, part_of(len(batch.pixels), part, settings.accumulate)), settings.dtype)
 
     def loss_of_all(features: Sequence[Tensor]) -> Tensor:
-        return loss_of(gather(features), model.scale, gather(teachers_of(batch)))
+        return loss_of(gather(features), model.scale, gather(answers_of(batch)))
 
     optimizer.zero_grad(set_to_none=True)
     loss = backward(model, encode, settings.accumulate, loss_of_all)
@@ -62,13 +62,15 @@ def train_step(
 
 
 def loss_for(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:
-    """The loss of `features_of` and `teachers_of` of a whole batch of these data.
+    """The loss of `features_of` and `answers_of` of a whole batch of these data.
 
     Raises:
         UserError: the settings' scales do not fit the data's teachers.
     """
     if isinstance(data, PairData):
-        return lambda features, scale, teachers: clip_loss(features[0], features[1], scale)
+        if settings.multi_positive:
+            return lambda features, scale, answers: multi_positive_loss(features[0], features[1], scale, answers[0])
+        return lambda features, scale, _: clip_loss(features[0], features[1], scale)
     dims, scales = data.teacher_dims, settings.teacher_scales
     scales = scales * len(dims) if len(scales) == 1 else scales
     if len(scales) != len(dims):
@@ -102,10 +104,11 @@ def features_of(model: MobileCLIP, batch: Batch | ReinforcedBatch, dtype: DType)
     return features.image.float(), *features.text.float().split(len(batch.pixels))
 
 
-def teachers_of(batch: Batch | ReinforcedBatch) -> tuple[Tensor, ...]:
-    """The teachers' embeddings of what `features_of` encodes; none for plain pairs."""
+def answers_of(batch: Batch | ReinforcedBatch) -> tuple[Tensor, ...]:
+    """What the features are judged by: the teachers' embeddings of what `features_of` encodes; for plain pairs, which
+    of them have the same caption is seen from the tokens."""
     if isinstance(batch, Batch):
-        return ()
+        return (batch.tokens,)
     both = (batch.image_emb, batch.text_emb)
     return both if batch.synthetic_emb is None else (*both, batch.synthetic_emb)
 

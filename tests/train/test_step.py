@@ -1,11 +1,17 @@
 """Where a step computes, and on which rows."""
 
+import pytest
 import torch
+from torch.nn.functional import normalize
 
+from mcliplib.errors import UserError
+from mcliplib.losses import clip_loss, multi_positive_loss
 from mcliplib.train import distributed
 from mcliplib.train.batches import Batch
+from mcliplib.train.data import PairData
 from mcliplib.train.reinforced import ReinforcedBatch
-from mcliplib.train.step import rows, teachers_of, to_device
+from mcliplib.train.settings import TrainSettings
+from mcliplib.train.step import answers_of, loss_for, rows, to_device
 
 
 def reinforced(synthetic=True):
@@ -40,7 +46,21 @@ def test_rows_of_all_parts_of_a_batch():
 
 
 def test_teachers_are_those_of_what_is_encoded():
-    assert teachers_of(Batch(torch.zeros(2, 3), torch.zeros(2, 4))) == ()
+    assert [part.shape for part in answers_of(Batch(torch.zeros(2, 3), torch.zeros(2, 4)))] == [(2, 4)]
     batch = reinforced()
-    assert [part[0].item() for part in teachers_of(batch)] == [20, 30, 50]
-    assert len(teachers_of(reinforced(synthetic=False))) == 2
+    assert [part[0].item() for part in answers_of(batch)] == [20, 30, 50]
+    assert len(answers_of(reinforced(synthetic=False))) == 2
+
+
+def test_plain_training_may_take_all_pairs_with_a_caption_for_right():
+    """Which captions are equal is seen from their tokens."""
+    features = tuple(normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(n)), dim=1) for n in (0, 1))
+    batch = Batch(torch.zeros(3, 3), torch.tensor([[1, 2], [1, 3], [1, 2]]))
+    for many, expected in (
+        (False, clip_loss(*features, 10.0)),
+        (True, multi_positive_loss(*features, 10.0, torch.tensor([[0], [1], [0]]))),
+    ):
+        loss_of = loss_for(TrainSettings(multi_positive=many), PairData([]))
+        torch.testing.assert_close(loss_of(features, torch.tensor(10.0), answers_of(batch)), expected)
+    with pytest.raises(UserError, match="multi_positive"):
+        TrainSettings(reinforced=True, multi_positive=True)
