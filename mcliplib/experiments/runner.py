@@ -6,13 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from mcliplib import results
-from mcliplib.data import Sample, concept_of, load_samples
+from mcliplib.data import Sample, concept_of, load_samples, shard_paths
 from mcliplib.errors import UserError
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
@@ -20,10 +20,12 @@ from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
 from mcliplib.experiments.curves import curves
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
+from mcliplib.train.precision import computed
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult, train
 
 Results = dict[str, dict[str, Any]]  # by run
+_DEFAULTS = Run("", "", TrainSettings()).fingerprint()
 
 
 def run_plan(
@@ -53,9 +55,11 @@ def run_plan(
         trained = train(run.settings, output / run.name, resume=True, data=data.of(run.settings))
         content = {
             "settings": run.fingerprint(),
+            "data_sha256": _shards_sha256(run.settings.data),
             "scores": data.scores(trained),
             "loss": trained.loss,
             "logit_scale": trained.model.scale.item(),
+            "computed_in": computed(run.settings.dtype, trained.model.scale.device),
             "training_seconds": round(trained.seconds, 1),
         }
         _write(output / f"{run.name}.json", content)
@@ -75,8 +79,25 @@ def gather(plan: Plan, output: Path | None) -> Results:
 
 
 def _fits(result: Mapping[str, Any], run: Run) -> bool:
-    """Whether a result is of these settings."""
-    return bool(result["settings"] == run.fingerprint())
+    """Whether a result is of these settings and of these data; a setting that is newer had its default.
+
+    Data that are not here, as a large set that was made for the experiment, are taken to be the same.
+    """
+    content = _shards_sha256(run.settings.data)
+    same_settings = {**_DEFAULTS, **result["settings"]} == run.fingerprint()
+    return same_settings and content in (None, result["data_sha256"])
+
+
+@cache
+def _shards_sha256(names: tuple[str, ...]) -> str | None:
+    """A hash of the shards' bytes; None where they are not here."""
+    digest = hashlib.sha256()
+    try:
+        for path in (path for name in names for path in shard_paths(name)):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    except (UserError, OSError):
+        return None
+    return digest.hexdigest()
 
 
 class _Data:

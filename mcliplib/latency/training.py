@@ -24,8 +24,9 @@ from mcliplib.threads import using_threads
 from mcliplib.tokenizer import restrict_vocab
 from mcliplib.train.batches import check_batch_size
 from mcliplib.train.data import ReinforcedData
+from mcliplib.train.precision import DType
 from mcliplib.train.reinforced import ReinforcedBatch
-from mcliplib.train.settings import DType, TrainSettings
+from mcliplib.train.settings import TrainSettings
 from mcliplib.train.step import LossOf, loss_for, train_step
 
 TOLERANCE = 1e-4  # nats, between losses in float32

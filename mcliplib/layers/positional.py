@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mcliplib.layers.convolve import convolve
 from mcliplib.layers.fold import Affine, affine, as_conv, identity_kernel, require_eval
 
 
@@ -18,7 +19,7 @@ class RepCPE(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=padding, groups=channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.conv(x)
+        return x + convolve(self.conv, x)
 
     def fuse(self) -> nn.Conv2d:
         """One depthwise convolution: the kernel plus the identity."""

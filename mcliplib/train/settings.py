@@ -10,8 +10,8 @@ import yaml
 
 from mcliplib.errors import UserError
 from mcliplib.presets import PRESETS
+from mcliplib.train.precision import DType
 
-DType = Literal["float32", "bfloat16"]
 LOWEST = {
     "samples": 1,
     "views": 1,
@@ -60,7 +60,8 @@ class TrainSettings:
         image_size: pixels; the preset's if None.
         context_length: tokens per text; the preset's if None.
         restrict_vocab: whether to keep only the embedding rows that the training texts use.
-        dtype: autocast type of the towers; weights and loss stay float32.
+        dtype: what the towers compute in, "float32" or "bfloat16"; "auto" is what is faster here (`train.precision`).
+            Weights and loss stay float32.
         seed: of the weights, the order and the augmentations.
         save_every: steps between checkpoints.
         log_every: steps between lines in the metrics.
@@ -91,7 +92,7 @@ class TrainSettings:
     image_size: int | None = None
     context_length: int | None = None
     restrict_vocab: bool = True
-    dtype: DType = "bfloat16"
+    dtype: DType = "auto"
     seed: int = 0
     save_every: int = 250
     log_every: int = 10

@@ -12,8 +12,9 @@ from mcliplib.train.batches import Batch
 from mcliplib.train.cached import backward
 from mcliplib.train.data import PairData, ReinforcedData
 from mcliplib.train.distributed import average_, gather, part_of, rank
+from mcliplib.train.precision import DType, computed
 from mcliplib.train.reinforced import ReinforcedBatch
-from mcliplib.train.settings import DType, TrainSettings
+from mcliplib.train.settings import TrainSettings
 
 LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of features, inverse temperature, answers
 
@@ -99,7 +100,8 @@ def features_of(model: MobileCLIP, batch: Batch | ReinforcedBatch, dtype: DType)
     tokens = batch.tokens
     if isinstance(batch, ReinforcedBatch) and batch.synthetic_tokens is not None:
         tokens = torch.cat([tokens, batch.synthetic_tokens])  # the text tower sees both at once
-    with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+    device = batch.pixels.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=computed(dtype, device) == "bfloat16"):
         features = model(batch.pixels, tokens)
     return features.image.float(), *features.text.float().split(len(batch.pixels))
 

@@ -64,6 +64,17 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     assert set(gather(load_plan(str(plan)), output)) == {"slow-16-0", "slow-32-0"}  # other settings, other results
 
 
+def test_a_result_is_of_its_data_and_knows_no_newer_settings(plan, monkeypatch):
+    run = next(load_plan(str(plan)).runs())
+    older = {name: value for name, value in run.fingerprint().items() if name != "multi_positive"}
+    result = {"settings": older, "data_sha256": module._shards_sha256(run.settings.data)}
+    assert module._fits(result, run)
+    assert not module._fits({**result, "data_sha256": "of another version"}, run)
+    assert not module._fits({**result, "settings": {**older, "seed": 1}}, run)
+    monkeypatch.setattr(module, "_shards_sha256", lambda names: None)  # the data are not here
+    assert module._fits(result, run)
+
+
 def test_held_out_concepts_are_not_trained_on(plan):
     data = module._Data(load_plan(str(plan)))
     run = next(load_plan(str(plan)).runs())
@@ -89,7 +100,7 @@ def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, caps
 
 def test_unknown_experiment_and_share(capsys, tmp_path):
     assert main(["experiment", "show", "efficency"]) == 2
-    assert "efficiency, storage" in capsys.readouterr().err
+    assert "efficiency, storage, tuning" in capsys.readouterr().err
     for share in ("0/2", "3/2", "one", "1"):
         assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--share", share]) == 2
 
