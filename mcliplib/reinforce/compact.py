@@ -18,6 +18,7 @@ from mcliplib.errors import UserError
 from mcliplib.reinforce import manifest
 from mcliplib.reinforce.embeddings import EmbeddingDType
 from mcliplib.reinforce.format import ReinforcedSample, to_members
+from mcliplib.reinforce.params import AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.store import Store
 
@@ -59,7 +60,7 @@ def compact(
     made = manifest.read_finished(folder)
     teacher_dims, augment = manifest.made_with(made)
     shards = [folder / shard["file"] for shard in made["shards"]]
-    bases, kept = _bases(_parts(shards, teacher_dims), len(teacher_dims), dims)
+    bases, kept = _bases(_parts(shards, teacher_dims, augment), len(teacher_dims), dims)
     store, written = Store(output), []
     for shard in shards:
         samples = read_reinforced(shard, teacher_dims=teacher_dims, settings=augment, max_skipped=0.0)
@@ -73,9 +74,11 @@ def compact(
     return Compacted(made["counts"]["samples"], kept, sum(shard["bytes"] for shard in written))
 
 
-def _parts(shards: Sequence[Path], dims: Sequence[int]) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+def _parts(
+    shards: Sequence[Path], dims: Sequence[int], augment: AugmentSettings
+) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
     """Image and text embeddings of each sample, split by teacher."""
-    for one in read_reinforced(shards, teacher_dims=dims, max_skipped=0.0):
+    for one in read_reinforced(shards, teacher_dims=dims, settings=augment, max_skipped=0.0):
         yield one.image_emb.split(list(dims), dim=1), one.text_emb.split(list(dims), dim=1)
 
 

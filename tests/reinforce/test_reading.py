@@ -10,7 +10,7 @@ import torch
 
 from mcliplib import UserError, reinforce
 from mcliplib.data import ReadReport, decode_image, write_shard
-from mcliplib.reinforce import augment, read_reinforced
+from mcliplib.reinforce import AugmentSettings, augment, read_reinforced
 from mcliplib.reinforce.compact import compact
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train import TrainSettings, train
@@ -254,6 +254,22 @@ def test_a_compact_set_keeps_similarities(folder, plain, samples, tmp_path, with
         compact(folder, tmp_path / "none", dims=0)
     with pytest.raises(UserError, match="views must be at least 1"):
         compact(folder, tmp_path / "none", dims=4, views=0)
+
+
+def test_a_set_with_other_views_is_compacted_and_trained_on(plain, tmp_path):
+    """Its parameters mean something else than the paper's: each reader must be told."""
+    mild = AugmentSettings(num_ops=1, magnitude=6, crop_scale=(0.6, 1.0), flip_probability=0.5)
+    settings = replace(SETTINGS, augment=mild)
+    paths = [str(path) for path in plain]
+    reinforce.run(paths, tmp_path / "set", teachers=TEACHERS, settings=settings, progress=False)
+    compact(tmp_path / "set", tmp_path / "small", dims=24, images=paths)
+    whole, small = load_reinforced(str(tmp_path / "set")), load_reinforced(str(tmp_path / "small"))
+    assert whole.augment == small.augment == mild
+    assert [one.augmentations for one in small.samples] == [one.augmentations for one in whole.samples]
+    view = small.batches(TrainSettings(preset="mobileclip_pico", batch_size=8), TOKENIZER, 32).view(0, 0)
+    picture = decode_image(small.samples[0].image)
+    replayed = augment.replay(picture, small.samples[0].augmentations[0], 32, mild, key="")
+    assert np.array_equal(view, np.asarray(replayed))
 
 
 def test_a_part_of_a_set_is_the_same_with_less(folder):
