@@ -23,7 +23,8 @@ _UNITS = {
     "milliseconds": "of a step",
     "speedup": "the released arrangement's time over this one's, within a round",
     "factor": "the time of the line before over this one's, within a round",
-    "over_reinforced": "this step's time over that of the reinforced step in its note, within a round",
+    "beside": "the reinforced step that a step is compared with",
+    "over_reinforced": "this step's time over that one's, within a round",
     "reinforced_over": "the same the other way round",
     "agreement": "reinforced loss (nats), difference from the released arrangement's, relative one of the gradient",
     "cut": "share of the captions that the trimmed context cuts",
@@ -40,9 +41,10 @@ _NOTES = {
     "bf16": "+ bf16 autocast, attention in steps; the same function to rounding: our reinforced step",
     "trimmed_context": "+ a shorter context: another model, as MCt's padding takes part",
     "bf16_pytorch_attention": "as bf16, attention by PyTorch's kernel",
-    "plain": "as bf16, CLIP's loss on both captions",
-    "plain_one_caption": "as bf16, CLIP's loss on the real caption, the only one",
-    "online": "as bf16, both teachers' image and text towers run in the step",
+    "pytorch_depthwise": "our reinforced step, its depthwise convolutions all by PyTorch's kernels",
+    "plain": "our step, CLIP's loss on both captions",
+    "plain_one_caption": "our step, CLIP's loss on the real caption, the only one",
+    "online": "our step, both teachers' image and text towers run in it",
     "plain_trimmed": "as trimmed_context, CLIP's loss on both captions",
     "online_trimmed": "as trimmed_context, both teachers run in the step",
 }
@@ -123,16 +125,16 @@ def _teachers(which: str) -> "tuple[list[Teacher], dict[str, str]]":
 
 
 def _values(comparison: "StepComparison", batch: int) -> dict[str, Any]:
-    from mcliplib.latency.training import CHAIN, OF, RELEASED
+    from mcliplib.latency.training import CHAIN, RELEASED
 
-    timed = comparison.measurement
+    timed, beside = comparison.measurement, comparison.beside
     chain = [name for name in (RELEASED, *CHAIN) if name in timed.samples]
-    beside = {name: of for name, of in OF.items() if name in timed.samples}
     return {
         "samples_per_second": {name: _rate(timed.spread(name), batch) for name in timed.samples},
         "milliseconds": {name: timed.spread(name)._asdict() for name in timed.samples},
         "speedup": {name: timed.ratio(RELEASED, to=name)._asdict() for name in timed.samples},
         "factor": {name: timed.ratio(before, to=name)._asdict() for before, name in itertools.pairwise(chain)},
+        "beside": dict(beside),
         "over_reinforced": {name: timed.ratio(name, to=of)._asdict() for name, of in beside.items()},
         "reinforced_over": {name: timed.ratio(of, to=name)._asdict() for name, of in beside.items() if "plain" in name},
         "agreement": {name: one._asdict() for name, one in comparison.agreement.items()},
@@ -150,7 +152,7 @@ def _rate(time_of: "Spread", batch: int) -> dict[str, float]:
 
 
 def _print(values: dict[str, Any], notes: dict[str, str]) -> None:
-    from mcliplib.latency.training import CHAIN, OF, RELEASED
+    from mcliplib.latency.training import CHAIN, RELEASED
 
     print(f"{'':24}{'samples/s':>10}  {'over released':22}{'over the line before':22}{'loss apart':>10}")
     for name in (RELEASED, *CHAIN):
@@ -161,11 +163,10 @@ def _print(values: dict[str, Any], notes: dict[str, str]) -> None:
         line = f"{name:24}{values['samples_per_second'][name]['median']:10.1f}  {_span(values['speedup'][name]):22}"
         line += f"{'' if factor is None else _span(factor):22}{'' if apart is None else format(apart, '10.1e')}"
         print(line.rstrip())
-    for name, of in OF.items():
-        if name in values["samples_per_second"]:
-            rate = values["samples_per_second"][name]["median"]
-            print(f"{name:24}{rate:10.1f}  {_span(values['over_reinforced'][name])} of {of}'s time", end="")
-            print(f", which takes {_span(values['reinforced_over'][name])} of it" if "plain" in name else "")
+    for name, of in values["beside"].items():
+        rate = values["samples_per_second"][name]["median"]
+        print(f"{name:24}{rate:10.1f}  {_span(values['over_reinforced'][name])} of {of}'s time", end="")
+        print(f", which takes {_span(values['reinforced_over'][name])} of it" if "plain" in name else "")
     for name, note in notes.items():
         print(f"  {name}: {note}")
 

@@ -16,6 +16,7 @@ def register(commands: Any) -> None:
     run.add_argument("name", help="an experiment, or a .yaml file")
     run.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for one result file a run")
     run.add_argument("--share", default="1/1", metavar="I/N", help="do every N-th run, from the I-th (default: all)")
+    run.add_argument("--variants", nargs="+", metavar="NAME", help="only these variants of the plan (default: all)")
     run.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
     run.add_argument("--record", action="store_true", help="write what there is to data/results at the end")
     run.set_defaults(run=run_run)
@@ -44,7 +45,7 @@ def run_run(args: argparse.Namespace) -> int:
 
     plan, share = load_plan(args.name), _share(args.share)
     use_threads(args.threads)
-    run_plan(plan, args.output, share=share, progress=say_on_stderr)
+    run_plan(plan, args.output, share=share, variants=args.variants, progress=say_on_stderr)
     if args.record:
         _record(args)
     return 0

@@ -14,6 +14,7 @@ from mcliplib.train.settings import TrainSettings, settings_from
 
 _FOLDER = Path(__file__).parent
 _MEMBERS = ("about", "base", "variants", "budgets", "seeds")
+_SHARES = ("pictures", "holdout")
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,20 @@ class Run:
         name: of the run, and of its files.
         variant: the row of the plan that it belongs to.
         settings: all of them.
+        pictures: as the plan's.
+        holdout: as the plan's.
     """
 
     name: str
     variant: str
     settings: TrainSettings
+    pictures: float = 1.0
+    holdout: float = 0.0
 
     def fingerprint(self) -> dict[str, Any]:
-        """The settings as JSON gives them back: a result belongs to a run if they are equal."""
-        return dict(json.loads(json.dumps(dataclasses.asdict(self.settings))))
+        """The settings and shares as JSON gives them back: a result belongs to a run if they are equal."""
+        shares = {name: getattr(self, name) for name in _SHARES}
+        return dict(json.loads(json.dumps(dataclasses.asdict(self.settings) | shares)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Plan:
         variants: name -> settings that differ from the base.
         budgets: samples seen, ascending.
         seeds: of each variant at each budget.
+        pictures: share of the training pictures that is used, to see many passes over few; the same ones in all runs.
         holdout: share of the training concepts that are left out and scored, for choosing settings; 0 scores the
             evaluation sets.
     """
@@ -56,6 +63,7 @@ class Plan:
     variants: Mapping[str, Mapping[str, Any]]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
+    pictures: float = 1.0
     holdout: float = 0.0
 
     def runs(self) -> Iterator[Run]:
@@ -65,7 +73,8 @@ class Plan:
                 for variant, changes in self.variants.items():
                     values = {**self.base, **changes, "samples": budget, "seed": seed}
                     name = f"{variant}-{budget}-{seed}"
-                    yield Run(name, variant, settings_from(values, f"{self.name}, {variant}"))
+                    settings = settings_from(values, f"{self.name}, {variant}")
+                    yield Run(name, variant, settings, self.pictures, self.holdout)
 
 
 def plan_names() -> list[str]:
@@ -88,7 +97,7 @@ def load_plan(name: str) -> Plan:
         raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict) or (missing := [member for member in _MEMBERS if member not in values]):
         raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
-    if unknown := sorted(set(values) - {*_MEMBERS, "holdout"}):
+    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES}):
         raise UserError(f"{path}: unknown: {', '.join(unknown)}")
     plan = Plan(
         path.stem,
@@ -97,7 +106,7 @@ def load_plan(name: str) -> Plan:
         values["variants"],
         tuple(values["budgets"]),
         tuple(values["seeds"]),
-        float(values.get("holdout", 0.0)),
+        **{name: float(values[name]) for name in _SHARES if name in values},
     )
     list(plan.runs())  # bad settings are found now, not after hours
     return plan

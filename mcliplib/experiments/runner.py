@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ def run_plan(
     output: Path,
     *,
     share: tuple[int, int] = (0, 1),
+    variants: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Do the runs that have no result yet, neither in `output` nor in the experiment's record.
@@ -43,11 +44,17 @@ def run_plan(
         plan: the experiment.
         output: folder for one result file a run, and for the run that is under way.
         share: (i, n) does every n-th run from the i-th: n processes share the work.
+        variants: only these; all if None.
         progress: told what is being done.
+
+    Raises:
+        UserError: the plan has no such variant.
     """
+    if unknown := sorted({*(variants or ())} - {*plan.variants}):
+        raise UserError(f"no variant {', '.join(unknown)} in {plan.name}; there is {', '.join(plan.variants)}")
     output.mkdir(parents=True, exist_ok=True)
     data = _Data(plan)
-    for number, run in enumerate(plan.runs()):
+    for number, run in enumerate(one for one in plan.runs() if one.variant in (variants or plan.variants)):
         if number % share[1] != share[0] or run.name in gather(plan, output):
             continue
         progress(run.name)
@@ -112,12 +119,12 @@ class _Data:
         """What a run trains on."""
         if not settings.reinforced:
             if settings.data not in self._plain:
-                samples = [one for one in load_samples(settings.data) if not self._held_out(one.caption)]
+                samples = [one for one in load_samples(settings.data) if self._is_used(one.key, one.caption)]
                 self._plain[settings.data] = PairData(samples)
             return self._plain[settings.data]
         if settings.data not in self._reinforced:
             whole = load_reinforced(settings.data)
-            kept = [one for one in whole.samples if not self._held_out(str(one.caption))]
+            kept = [one for one in whole.samples if self._is_used(one.key, str(one.caption))]
             self._reinforced[settings.data] = replace(whole, samples=kept)
         return self._reinforced[settings.data].part_for(settings)
 
@@ -132,10 +139,17 @@ class _Data:
     def _validation(self) -> list[Sample]:
         return [one for one in load_samples("train") if self._held_out(one.caption)]
 
+    def _is_used(self, key: str, caption: str) -> bool:
+        return _part_of_one("pictures", key) < self.plan.pictures and not self._held_out(caption)
+
     def _held_out(self, caption: str) -> bool:
-        """By a stable hash of what is shown, so that all pictures of a concept are on one side."""
-        digest = hashlib.sha256(b"holdout " + concept_of(caption).encode()).digest()
-        return digest[0] < 256 * self.plan.holdout
+        """All pictures of a concept are on one side."""
+        return _part_of_one("holdout", concept_of(caption)) < self.plan.holdout
+
+
+def _part_of_one(what: str, name: str) -> float:
+    """A stable hash, from 0 to below 1."""
+    return hashlib.sha256(f"{what} {name}".encode()).digest()[0] / 256
 
 
 def _summary(runs: Results, variant: str) -> dict[str, dict[str, dict[str, float]]]:

@@ -220,6 +220,13 @@ def pytorch_attention() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def pytorch_depthwise() -> Iterator[None]:
+    """Depthwise convolutions by PyTorch's kernels also where `layers.convolve` multiplies matrices."""
+    with mock.patch.object(import_module("mcliplib.layers.convolve"), "_is_small", return_value=False):
+        yield
+
+
 def _timm_tower(base: MobileCLIP) -> nn.Module:
     """timm's image tower with the weights of ours, or a copy of ours."""
     name = base.config.name

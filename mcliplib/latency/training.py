@@ -6,6 +6,7 @@ All contenders have the same weights and keep them (the learning rate is 0), so 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from mcliplib.threads import using_threads
 from mcliplib.tokenizer import restrict_vocab
 from mcliplib.train.batches import check_batch_size
 from mcliplib.train.data import ReinforcedData
-from mcliplib.train.precision import DType
+from mcliplib.train.precision import DType, computed
 from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.step import LossOf, loss_for, train_step
@@ -33,14 +34,9 @@ TOLERANCE = 1e-4  # nats, between losses in float32
 RELEASED = "released"
 CHAIN = ("our_towers", "channels_last", "fused_adamw", "restricted_vocab", "bf16", "trimmed_context")  # one by one
 EXACT = CHAIN[:4]  # the same function in float32; then come rounding and another model
-OF = {  # what a further contender is compared with
-    "bf16_pytorch_attention": "bf16",
-    "plain": "bf16",
-    "plain_one_caption": "bf16",
-    "online": "bf16",
-    "plain_trimmed": "trimmed_context",
-    "online_trimmed": "trimmed_context",
-}
+BF16 = ("bf16", "bf16_pytorch_attention")  # left out where the processor only imitates bfloat16
+BESIDE = ("pytorch_depthwise", "bf16_pytorch_attention", "plain", "plain_one_caption", "online")
+TRIMMED = ("plain_trimmed", "online_trimmed")
 
 
 @dataclass(frozen=True)
@@ -82,12 +78,14 @@ class StepComparison:
 
     Attributes:
         measurement: milliseconds of a step.
+        beside: what each further contender is compared with.
         agreement: of the contenders that compute the released arrangement's function.
         cut: share of the captions that the trimmed context cuts.
         vocab: embedding rows that the data's texts use.
     """
 
     measurement: Measurement
+    beside: Mapping[str, str]
     agreement: Mapping[str, Agreement]
     cut: float
     vocab: int
@@ -121,7 +119,13 @@ def compare_steps(data: ReinforcedData, teachers: Sequence[Teacher], settings: S
             rounds=settings.rounds,
             warmup=1,
         )
-    return StepComparison(measurement, agreement, _cut(material, settings), len(vocab))
+    return StepComparison(measurement, _beside_what(contenders), agreement, _cut(material, settings), len(vocab))
+
+
+def _beside_what(contenders: Mapping[str, _Contender]) -> dict[str, str]:
+    ours = "bf16" if "bf16" in contenders else EXACT[-1]
+    pairs = [(name, ours) for name in BESIDE] + [(name, "trimmed_context") for name in TRIMMED]
+    return {name: other for name, other in pairs if name in contenders}
 
 
 def _material(data: ReinforcedData, settings: StepSettings) -> Material:
@@ -145,13 +149,17 @@ def _contenders(
     found["fused_adamw"] = _ours(full, material, settings, "float32")
     small = arrangements.channels_last(arrangements.copy_of(base, vocab=vocab))
     found["restricted_vocab"] = _ours(small, material, settings, "float32")
-    found["bf16"] = bf16 = _ours(small, material, settings, "bfloat16")
-    found["bf16_pytorch_attention"] = _Contender(bf16.learner, _with_pytorch_attention(bf16.step))
-    found |= _beside(bf16.learner, material, teachers, settings, "")
-    found["plain_one_caption"] = _one_caption(bf16.learner, material, settings)
+    fastest = computed("auto", torch.device("cpu"))
+    ours = found["restricted_vocab"]
+    if fastest == "bfloat16":
+        ours = found["bf16"] = _ours(small, material, settings, "bfloat16")
+        found["bf16_pytorch_attention"] = _inside(arrangements.pytorch_attention, ours)
+    found["pytorch_depthwise"] = _inside(arrangements.pytorch_depthwise, ours)
+    found |= _beside(ours.learner, material, teachers, settings, "")
+    found["plain_one_caption"] = _one_caption(ours.learner, material, settings)
     if settings.trimmed < base.config.text.context_length:
         short = arrangements.copy_of(base, vocab=vocab, context_length=settings.trimmed)
-        found["trimmed_context"] = _ours(arrangements.channels_last(short), material, settings, "bfloat16")
+        found["trimmed_context"] = _ours(arrangements.channels_last(short), material, settings, "auto")
         found |= _beside(found["trimmed_context"].learner, material, teachers, settings, "_trimmed")
     return found
 
@@ -186,7 +194,7 @@ def _beside(
 ) -> dict[str, _Contender]:
     """The plain step with as many captions, and the step that asks the teachers itself."""
     batches = material.batches(learner.model)
-    found = {f"plain{suffix}": _Contender(learner, _stepping(learner, batches, settings, "bfloat16", _plain_loss))}
+    found = {f"plain{suffix}": _Contender(learner, _stepping(learner, batches, settings, "auto", _plain_loss))}
     if teachers:
         found[f"online{suffix}"] = _Contender(learner, _online(learner, material, teachers, settings))
     return found
@@ -194,7 +202,7 @@ def _beside(
 
 def _one_caption(learner: Learner, material: Material, settings: StepSettings) -> _Contender:
     batches = [batch._replace(synthetic_tokens=None, synthetic_emb=None) for batch in material.batches(learner.model)]
-    return _Contender(learner, _stepping(learner, batches, settings, "bfloat16", _plain_loss))
+    return _Contender(learner, _stepping(learner, batches, settings, "auto", _plain_loss))
 
 
 def _plain_loss(features: Sequence[Tensor], scale: Tensor, teachers: Sequence[Tensor]) -> Tensor:
@@ -213,7 +221,7 @@ def _online(
     learner: Learner, material: Material, teachers: Sequence[Teacher], settings: StepSettings
 ) -> Callable[[int], float]:
     """The views at the teachers' size are made beforehand, as all pixels are."""
-    run = _train_settings(settings, "bfloat16")
+    run = _train_settings(settings, "auto")
     loss = loss_for(run, replace(material.data, teacher_dims=tuple(one.dim for one in teachers)))
     batches, sizes = material.batches(learner.model), {one.image_size for one in teachers}
     views = [{size: material.views(group, size) for size in sizes} for group in material.groups]
@@ -232,12 +240,14 @@ def _online(
     return step
 
 
-def _with_pytorch_attention(step: Callable[[int], float]) -> Callable[[int], float]:
-    def patched(number: int) -> float:
-        with arrangements.pytorch_attention():
-            return step(number)
+def _inside(patch: Callable[[], AbstractContextManager[None]], contender: _Contender) -> _Contender:
+    """The same, with other kernels."""
 
-    return patched
+    def patched(number: int) -> float:
+        with patch():
+            return contender.step(number)
+
+    return _Contender(contender.learner, patched)
 
 
 def _agreement(contenders: Mapping[str, _Contender], material: Material) -> dict[str, Agreement]:
@@ -252,7 +262,7 @@ def _agreement(contenders: Mapping[str, _Contender], material: Material) -> dict
     wanted = contenders[RELEASED].step(0) - above
     gradient = contenders[RELEASED].learner.gradient()
     found = {RELEASED: Agreement(wanted, 0.0, 0.0)}
-    for name in (*EXACT, "bf16", "bf16_pytorch_attention"):
+    for name in (name for name in (*EXACT, *BF16, "pytorch_depthwise") if name in contenders):
         loss = contenders[name].step(0)
         apart = contenders[name].learner.gradient() - gradient
         found[name] = Agreement(loss, abs(loss - wanted), float(apart.norm() / gradient.norm()))

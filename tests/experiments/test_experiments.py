@@ -8,6 +8,7 @@ import pytest
 from mcliplib.cli import main
 from mcliplib.experiments import efficiency, gather, load_plan, main_scores, plan_names, run_plan
 from mcliplib.experiments import runner as module
+from mcliplib.experiments.plan import Plan
 
 PLAN = """
 about: Is a test worth its time?
@@ -16,6 +17,7 @@ variants: {slow: {learning_rate: 1.0e-4}, quick: {learning_rate: 2.0e-3}}
 budgets: [16, 32]
 seeds: [0]
 holdout: 0.5
+pictures: 0.9
 """
 
 
@@ -51,6 +53,8 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     monkeypatch.undo()
     monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path / "results"))
     before = (output / "slow-16-0.json").read_text()
+    assert main(["experiment", "run", str(plan), "--output", str(output), "--variants", "quick", "--record"]) == 0
+    assert not (output / "slow-32-0.json").exists()
     assert main(["experiment", "run", str(plan), "--output", str(output), "--share", "2/2", "--record"]) == 0
     assert main(["experiment", "run", str(plan), "--output", str(output), "--record"]) == 0
     assert (output / "slow-16-0.json").read_text() == before
@@ -83,6 +87,21 @@ def test_held_out_concepts_are_not_trained_on(plan):
     assert not trained & {one.caption for one in data._validation}
 
 
+def test_plain_and_reinforced_runs_train_on_the_same_few_pictures():
+    """A plan may use a share of the pictures; which ones depends on their keys alone."""
+    base = {"preset": "mobileclip_pico", "batch_size": 8}
+    variants = {"plain": {"data": ["gcompris-train"]}, "reinforced": {"data": ["train-reinforced"], "reinforced": True}}
+    data = module._Data(Plan("few", "", base, variants, (8,), (0,), pictures=0.25, holdout=0.1))
+    plain, reinforced = (
+        {one.key: str(one.caption) for one in data.of(run.settings).samples} for run in data.plan.runs()
+    )
+    assert 0 < len(plain) < 0.5 * 99
+    assert plain.items() <= reinforced.items()
+    assert 1500 < len(reinforced) < 2100
+    assert len({one.caption for one in data._validation}) > 300  # of all concepts
+    assert not {one.caption for one in data._validation} & {*reinforced.values()}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -101,6 +120,8 @@ def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, caps
 def test_unknown_experiment_and_share(capsys, tmp_path):
     assert main(["experiment", "show", "efficency"]) == 2
     assert "efficiency, storage, tuning" in capsys.readouterr().err
+    assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--variants", "palin"]) == 2
+    assert "no variant palin in efficiency; there is plain, reinforced" in capsys.readouterr().err
     for share in ("0/2", "3/2", "one", "1"):
         assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--share", share]) == 2
 

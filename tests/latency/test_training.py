@@ -41,17 +41,26 @@ class FakeTeacher:
         return torch.nn.functional.normalize(torch.rand(len(texts), 5), dim=1)
 
 
-def test_contenders_agree_and_all_are_timed(data):
+def test_contenders_agree_and_all_are_timed(data, monkeypatch):
+    monkeypatch.setattr(training, "computed", lambda dtype, device: "bfloat16")
     teacher = FakeTeacher()
     found = compare_steps(data, [teacher], SMALL)
-    expected = {RELEASED, *training.CHAIN, *training.OF}
+    expected = {RELEASED, *training.CHAIN, *training.BESIDE, *training.TRIMMED}
     assert set(found.measurement.samples) == expected
-    assert set(found.agreement) == {RELEASED, *EXACT, "bf16", "bf16_pytorch_attention"}
+    assert set(found.agreement) == {RELEASED, *EXACT, *training.BF16, "pytorch_depthwise"}
+    assert {*found.beside.values()} == {"bf16", "trimmed_context"}
     for name in EXACT:
         assert found.agreement[name].loss_difference < 1e-4
         assert found.agreement[name].gradient_difference < 1e-2
     assert 0 < found.agreement["bf16"].loss_difference < 0.1
     assert set(teacher.asked) == {(4, 3, 32, 32), 8}  # views, and real and synthetic captions, at every step
+
+
+def test_where_bfloat16_is_imitated_it_is_left_out(data, monkeypatch):
+    monkeypatch.setattr(training, "computed", lambda dtype, device: "float32")
+    found = compare_steps(data, [], SMALL)
+    assert not set(found.measurement.samples) & set(training.BF16)
+    assert {*found.beside.values()} == {EXACT[-1], "trimmed_context"}
 
 
 def test_a_contender_that_computes_something_else_is_an_error(data, monkeypatch):
@@ -128,7 +137,7 @@ def test_table_and_record(data, tmp_path, monkeypatch, capsys):
     assert set(record["unit"]) == set(values)
     assert "--model mobileclip_pico" in record["command"]
     assert values["speedup"]["released"]["median"] == 1
-    assert set(values["factor"]) == set(training.CHAIN)
+    assert set(values["factor"]) == set(training.CHAIN) & set(values["milliseconds"])
     assert set(values["reinforced_over"]) == {"plain", "plain_one_caption", "plain_trimmed"}
     assert "online" not in values["samples_per_second"]
     assert "left out: unknown teacher" in values["notes"]["online"]
