@@ -27,6 +27,7 @@ from torch import Tensor
 from mcliplib.errors import UserError
 from mcliplib.reinforce.npy_files import load_npy
 from mcliplib.reinforce.torch_files import load_torch
+from mcliplib.reinforce.zip_members import read_member
 
 EmbeddingDType = Literal["float32", "bfloat16", "int8", "int4"]
 MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz", "int4": "npz"}
@@ -190,7 +191,7 @@ def _read(extension: str, content: bytes, where: str) -> Mapping[str, Any]:
             raise UserError(f"{where}: would need more than {_MAX_BYTES >> 20} MiB")
         if extension == "npz":
             wanted = [name for name in archive.namelist() if name.endswith(("_emb.npy", "_scale.npy"))]
-            return {name.removesuffix(".npy"): load_npy(archive.read(name)) for name in wanted}
+            return {name.removesuffix(".npy"): load_npy(read_member(raw, archive, name)) for name in wanted}
         loaded = load_torch(raw, archive)
     if not isinstance(loaded, Mapping):
         raise UserError(f"{where}: holds no dictionary of image_emb and text_emb")
@@ -222,7 +223,7 @@ def _rows(named: Mapping[str, Any], name: str, scale_name: str, where: str) -> F
     if rows.dtype.kind != "f":
         raise UserError(f"{where}: {name} must hold floating-point numbers, int8 or int4, not {rows.dtype}")
     with np.errstate(over="ignore"):  # a float64 that becomes infinite is refused by `check`
-        return torch.from_numpy(rows.astype(np.float32, order="C"))
+        return torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -14,6 +14,14 @@ from mcliplib.errors import UserError
 from mcliplib.reinforce.ops import OPS, Op, check_magnitude
 
 _LARGEST_SIDE = 1 << 20  # pixels; beyond it, coordinates are damage and not a picture's
+_PLACES = {  # of an augmentation's list, by whether flips and erasing are configured
+    (False, False): ("crop", "ops"),
+    (True, False): ("crop", "flip", "ops"),
+    (False, True): ("crop", "ops", "erase"),
+    (True, True): ("crop", "flip", "ops", "erase"),
+}
+_MOST = 1000  # operations that are remembered
+_known: dict[tuple[int, float], Op] = {}
 
 
 class Box(NamedTuple):
@@ -123,11 +131,7 @@ def decode(value: Any, settings: AugmentSettings = PAPER, *, key: str = "augment
     Raises:
         UserError: not such a value; names the key and what is wrong.
     """
-    places = ["crop", "flip", "ops", "erase"]
-    if not settings.flip_probability:
-        places.remove("flip")
-    if not settings.erase_probability:
-        places.remove("erase")
+    places = _PLACES[settings.flip_probability > 0, settings.erase_probability > 0]
     if not isinstance(value, list | tuple) or len(value) != len(places):
         raise UserError(f"{key}: expected [{', '.join(places)}], got {reprlib.repr(value)}")
     found = dict(zip(places, value, strict=True))
@@ -171,5 +175,9 @@ def _op(pair: Any, key: str) -> Op:
         raise UserError(f"{key}: op_index must be a whole number from 0 to {len(OPS) - 1}, got {reprlib.repr(index)}")
     if type(magnitude) not in (int, float):
         raise UserError(f"{key}: the magnitude of {OPS[index].name} must be a number, got {reprlib.repr(magnitude)}")
-    check_magnitude(index, magnitude, key)
-    return Op(index, float(magnitude))
+    if (index, magnitude) not in _known:  # there are few: a set has one strength
+        check_magnitude(index, magnitude, key)
+        if len(_known) == _MOST:
+            _known.clear()
+        _known[index, magnitude] = Op(index, float(magnitude))
+    return _known[index, magnitude]

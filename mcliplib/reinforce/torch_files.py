@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mcliplib.reinforce.zip_members import read_member
+
 
 class _Place(NamedTuple):
     """Where a tensor's numbers are."""
@@ -40,10 +42,10 @@ def load_torch(content: bytes, archive: zipfile.ZipFile) -> Any:
     files = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in files or "byteorder" not in files:
         return _load(content)
-    structure = archive.read(files["byteorder"]) + archive.read(files["data.pkl"])
+    structure = read_member(content, archive, files["byteorder"]) + read_member(content, archive, files["data.pkl"])
     if structure in _layouts:
         places = _layouts[structure]
-        return {place.name: _tensor(place, archive.read(files[place.storage])) for place in places}
+        return {place.name: _tensor(place, read_member(content, archive, files[place.storage])) for place in places}
     loaded = _load(content)
     if (found := _layout(loaded, archive, files)) and len(_layouts) < _MOST:
         _layouts[structure] = found

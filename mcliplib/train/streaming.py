@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ def reinforced_stream(
     return _stream(names, read, make, _reinforced_batch, batch_size, seed, epoch, workers, buffer)
 
 
+_BURST = 64  # samples, without decoded pictures
 _CURE = "make it with `mcliplib data build` or `mcliplib reinforce`"
 
 
@@ -124,7 +126,10 @@ def _samples(urls: Iterable[Mapping[str, str]], read: Read) -> Iterator[Any]:
 def _read(
     shard: str, pictures: Mapping[str, str], settings: AugmentSettings, teacher_dims: Sequence[int] | None
 ) -> Iterator[ReinforcedSample]:
-    return read_reinforced(shard, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims)
+    samples = read_reinforced(shard, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims)
+    # Many at a time: a picture decoded between two samples would push what reads them out of the processor's caches.
+    while burst := list(islice(samples, _BURST)):
+        yield from burst
 
 
 def _generator(key: str, seed: int, epoch: int) -> np.random.Generator:
