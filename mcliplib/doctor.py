@@ -153,7 +153,11 @@ def check_accelerator() -> Finding:
         return Finding("accelerator", "WARN", "unknown: torch does not import", INSTALL_CURE)
     if torch.cuda.is_available():
         return Finding("accelerator", "OK", torch.cuda.get_device_name())
-    return Finding("accelerator", "OK", f"none; {torch.get_num_threads()} CPU threads, which every chapter fits")
+    from mcliplib.precision import computed
+
+    trained_in = computed("auto", torch.device("cpu"))
+    note = f"{torch.get_num_threads()} CPU threads, which every chapter fits; training computes in {trained_in}"
+    return Finding("accelerator", "OK", f"none; {note}")
 
 
 def check_optional() -> Iterator[Finding]:

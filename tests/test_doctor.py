@@ -89,6 +89,13 @@ def test_absent_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert finding.cure
 
 
+def test_the_format_that_training_computes_in_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setattr("mcliplib.precision.computed", lambda wanted, device, found=dtype: found)
+        assert doctor.check_accelerator().detail.endswith(f"training computes in {dtype}")
+
+
 def test_optional_parts_only_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)

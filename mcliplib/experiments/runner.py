@@ -19,8 +19,8 @@ from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
 from mcliplib.experiments.curves import curves
 from mcliplib.experiments.plan import Plan, Run
+from mcliplib.precision import computed
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
-from mcliplib.train.precision import computed
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult, train
 

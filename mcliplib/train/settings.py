@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from mcliplib.errors import UserError
+from mcliplib.precision import DType
 from mcliplib.presets import PRESETS
-from mcliplib.train.precision import DType
 
 LOWEST = {
     "samples": 1,
@@ -60,7 +60,7 @@ class TrainSettings:
         image_size: pixels; the preset's if None.
         context_length: tokens per text; the preset's if None.
         restrict_vocab: whether to keep only the embedding rows that the training texts use.
-        dtype: what the towers compute in, "float32" or "bfloat16"; "auto" is what is faster here (`train.precision`).
+        dtype: what the towers compute in, "float32" or "bfloat16"; "auto" is what is faster here (`precision.py`).
             Weights and loss stay float32.
         seed: of the weights, the order and the augmentations.
         save_every: steps between checkpoints.

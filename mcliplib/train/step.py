@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from mcliplib.errors import UserError
 from mcliplib.losses import clip_loss, multi_positive_loss, reinforced_loss
 from mcliplib.model import MobileCLIP
+from mcliplib.precision import DType, computed
 from mcliplib.train.batches import Batch
 from mcliplib.train.cached import backward
 from mcliplib.train.data import PairData, ReinforcedData
 from mcliplib.train.distributed import average_, gather, part_of, rank
-from mcliplib.train.precision import DType, computed
 from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 

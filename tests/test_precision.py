@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mcliplib.train import precision
-from mcliplib.train.precision import computed
+from mcliplib import precision
+from mcliplib.precision import computed
 
 
 @pytest.fixture(autouse=True)
