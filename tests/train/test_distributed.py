@@ -90,9 +90,9 @@ def test_torchrun_equals_one_process_that_normalises_the_same_parts(tmp_path):
     """Two processes with 4 and 5 rows of each batch; one process that encodes the same rows in two parts.
 
     BatchNorm sees the same rows in both (against the whole batch at once, weights differ by up to 0.008 after these six
-    steps), so that only rounding can differ: matrix products add up in an order that may depend on where memory lies
-    (on a CPU with AVX2 losses differed by 2e-4 after three steps, as AdamW makes much of little). Running statistics differ in meaning (mean
-    over processes; part after part) and are left out.
+    steps), so that only rounding can differ: matrix products add up in an order that may depend on where memory lies.
+    On a CPU with AVX2 losses differed by 2e-4 after three steps, as AdamW makes much of little. Running statistics
+    differ in meaning (mean over processes; part after part) and are left out.
     """
     out = torchrun(tmp_path / "two").stdout
     assert out.count("after 54 pairs") == 1  # the first process alone speaks
