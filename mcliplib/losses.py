@@ -42,7 +42,8 @@ def multi_positive_loss(
         Nats. A row's target is shared out evenly, so it is `clip_loss` where all captions differ.
     """
     student = _compare(f_img, f_txt, logit_scale)
-    same = (captions[:, None] == captions[None]).all(-1).to(student.by_image.dtype)
+    _, caption = captions.unique(dim=0, return_inverse=True)  # a number for each, as [b, b, t] would be large
+    same = (caption[:, None] == caption).to(student.by_image.dtype)
     target = same / same.sum(1, keepdim=True)  # symmetric in what is zero; all rows of a caption share alike
     return -((target * student.by_image).sum(1).mean() + (target * student.by_text).sum(1).mean()) / 2
 

@@ -7,7 +7,7 @@
 - int4: the same with two numbers in each byte (the lower half first) and 7 steps to the largest value.
 
 The first two are the public releases' forms (DataCompDR, 2311.17049). The others are our own, for sets that must be
-small. Nothing is deflated: embeddings hardly shrink, and inflating them would be a large part of what loading costs.
+small. Nothing is deflated: it would save a fifth at most, and be undone in every epoch.
 """
 
 import gzip

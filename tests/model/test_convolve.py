@@ -57,9 +57,16 @@ def test_training_uses_products_where_they_are_faster(channels, out, size, kerne
     x = torch.randn(2, channels, *size)
     torch.testing.assert_close(convolve(conv, x), conv(x), rtol=1e-4, atol=1e-5)
     assert bool(used) == by_products
+    with torch.no_grad():  # the gradient cache encodes so first, and must see the same features
+        without = convolve(conv, x)
+    assert torch.equal(without, convolve(conv, x))
+    used.clear()
     conv.eval()
     assert torch.equal(convolve(conv, x), conv(x))  # in eval mode it is PyTorch's own
-    assert len(used) == by_products
+    assert not used
+    conv.train()
+    with torch.inference_mode():  # the table of taps, which is remembered, must be of use in training
+        assert torch.equal(convolve(conv, x), conv(x))
 
 
 def test_other_groups_and_bf16_autocast_stay_right():
