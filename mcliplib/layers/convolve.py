@@ -48,8 +48,11 @@ def depthwise_products(
     taps = _taps((h, w), tuple(kernel), stride, padding)
     table = torch.cat([weight.flatten(1).T, weight.new_zeros(1, out)])
     by_pair = nn.functional.embedding(taps, table, padding_idx=len(table) - 1)  # [pixels in, pixels out, channels out]
-    matrices = by_pair.unflatten(2, (c, out // c)).permute(2, 0, 3, 1).flatten(2)
-    made = x.permute(1, 0, 2, 3).flatten(2) @ matrices  # [c, b, outputs of the channel x pixels out]
+    # Contiguous, or PyTorch copies and multiplies the channels one by one; in the backward pass too.
+    matrices = by_pair.unflatten(2, (c, out // c)).permute(2, 0, 3, 1).flatten(2).contiguous()
+    made = x.permute(1, 0, 2, 3).flatten(2).contiguous() @ matrices  # [c, b, outputs of the channel x pixels out]
+    if made.requires_grad:
+        made.register_hook(Tensor.contiguous)
     wide = made.view(c, b, out // c, height, width).transpose(0, 1).flatten(1, 2)
     if bias is not None:
         wide = wide + bias[:, None, None]
