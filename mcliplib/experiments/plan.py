@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Plan:
         name: of its file and of its record.
         about: what it asks, in a sentence.
         base: settings of all runs.
-        variants: name -> settings that differ from the base.
+        variants: name -> settings that differ from the base; also `budgets`, where a variant has its own.
         budgets: samples seen, ascending.
         seeds: of each variant at each budget.
         pictures: share of the training pictures that is used, to see many passes over few; the same ones in all runs.
@@ -69,12 +70,19 @@ class Plan:
     def runs(self) -> Iterator[Run]:
         """All runs, so ordered that whoever stops early has all variants at small budgets first."""
         for seed in self.seeds:
-            for budget in self.budgets:
-                for variant, changes in self.variants.items():
-                    values = {**self.base, **changes, "samples": budget, "seed": seed}
-                    name = f"{variant}-{budget}-{seed}"
-                    settings = settings_from(values, f"{self.name}, {variant}")
-                    yield Run(name, variant, settings, self.pictures, self.holdout)
+            for budget in sorted({*chain.from_iterable(map(self.budgets_of, self.variants))}):
+                for variant in self.variants:
+                    if budget in self.budgets_of(variant):
+                        yield self._run(variant, budget, seed)
+
+    def budgets_of(self, variant: str) -> tuple[int, ...]:
+        """Samples seen in this variant's runs."""
+        return tuple(self.variants[variant].get("budgets", self.budgets))
+
+    def _run(self, variant: str, budget: int, seed: int) -> Run:
+        changes = {name: value for name, value in self.variants[variant].items() if name != "budgets"}
+        settings = settings_from({**self.base, **changes, "samples": budget, "seed": seed}, f"{self.name}, {variant}")
+        return Run(f"{variant}-{budget}-{seed}", variant, settings, self.pictures, self.holdout)
 
 
 def plan_names() -> list[str]:

@@ -8,6 +8,8 @@ from tqdm.auto import tqdm
 
 from mcliplib.train.distributed import rank
 
+METRICS_FILE = "metrics.jsonl"
+
 
 class Metrics:
     """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
@@ -18,7 +20,7 @@ class Metrics:
     """
 
     def __init__(self, directory: Path, from_step: int = 0) -> None:
-        self.path = directory / "metrics.jsonl"
+        self.path = directory / METRICS_FILE
         kept = [line for line in read_metrics(self.path) if line["step"] < from_step] if self.path.exists() else []
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", buffering=1)

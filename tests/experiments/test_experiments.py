@@ -33,8 +33,13 @@ def plan(tmp_path, monkeypatch):
 def test_the_experiments_of_the_package_are_whole(name):
     plan = load_plan(name)
     runs = list(plan.runs())
-    assert len({run.name for run in runs}) == len(runs) == len(plan.variants) * len(plan.budgets) * len(plan.seeds)
+    assert len({run.name for run in runs}) == len(runs)
     assert len({json.dumps(run.fingerprint(), sort_keys=True) for run in runs}) == len(runs)
+
+
+def test_a_variant_may_have_budgets_of_its_own(plan):
+    plan.write_text(PLAN.replace("slow: {", "slow: {budgets: [16, 64], "))
+    assert [run.name for run in load_plan(str(plan)).runs()] == ["slow-16-0", "quick-16-0", "quick-32-0", "slow-64-0"]
 
 
 def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, monkeypatch):
