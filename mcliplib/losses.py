@@ -122,6 +122,7 @@ def reinforced_loss(
     f_syn: Float[Tensor, "b d"] | None = None,
     t_syn: Float[Tensor, "b teachers"] | None = None,
     distill_weight: float = 1.0,
+    synthetic_share: float = 0.5,
     teacher_dims: Sequence[int] = (768, 768),
     teacher_scales: Sequence[float] = (100.0, 100.0),
 ) -> Float[Tensor, ""]:
@@ -134,12 +135,15 @@ def reinforced_loss(
         f_syn: the student's features of one synthetic caption of each image; None leaves that term out.
         t_syn: the teachers' features of these captions.
         distill_weight: lambda, from 0 (CLIP's loss) to 1 (distillation alone).
+        synthetic_share: how much of the two captions' sum is the synthetic one's; at a half, the paper's, both count
+            once.
 
     Raises:
-        ValueError: as `distill_loss`; lambda outside of [0, 1]; only one of `f_syn` and `t_syn`.
+        ValueError: as `distill_loss`; lambda or share outside of [0, 1]; only one of `f_syn` and `t_syn`.
     """
-    if not 0 <= distill_weight <= 1:
-        raise ValueError(f"distill_weight must be in [0, 1], got {distill_weight}")
+    for name, value in (("distill_weight", distill_weight), ("synthetic_share", synthetic_share)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
     if (f_syn is None) != (t_syn is None):
         raise ValueError("f_syn and t_syn belong together: give both or neither")
 
@@ -153,7 +157,9 @@ def reinforced_loss(
         return loss
 
     real = part(f_txt, t_txt)
-    return real if f_syn is None or t_syn is None else real + part(f_syn, t_syn)
+    if f_syn is None or t_syn is None:
+        return real
+    return 2 * ((1 - synthetic_share) * real + synthetic_share * part(f_syn, t_syn))
 
 
 class _LogSoftmaxes(NamedTuple):

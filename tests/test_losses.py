@@ -93,6 +93,11 @@ def test_synthetic_captions_are_a_second_term_over_the_same_images():
         for text, teachers in ((f_txt, t_txt), (f_syn, t_syn))
     )
     torch.testing.assert_close(both, real + synthetic)
+    for share in (0.0, 0.2, 1.0):
+        mixed = reinforced_loss(
+            f_img, f_txt, 20.0, t_img, t_txt, f_syn=f_syn, t_syn=t_syn, synthetic_share=share, **settings
+        )
+        torch.testing.assert_close(mixed, 2 * ((1 - share) * real + share * synthetic))
 
 
 def test_the_released_form_has_the_same_gradients_and_another_value():

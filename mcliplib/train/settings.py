@@ -42,6 +42,7 @@ class TrainSettings:
         captions: how many of its synthetic captions; all if None.
         teachers: which of its teachers, by their place from 0; all if None.
         distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
+        synthetic_share: how much of the loss is the synthetic captions'; at a half, both count once.
         teacher_scales: inverse temperature of each teacher; one number stands for all of them.
         multi_positive: whether plain training takes all pairs with a picture's caption for right, not only its own.
         samples: image-text pairs to see in all.
@@ -74,6 +75,7 @@ class TrainSettings:
     captions: int | None = None
     teachers: tuple[int, ...] | None = None
     distill_weight: float = 1.0
+    synthetic_share: float = 0.5
     teacher_scales: tuple[float, ...] = (100.0,)
     multi_positive: bool = False
     samples: int = 205_000
@@ -116,8 +118,9 @@ class TrainSettings:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema must be in (0, 1), got {self.ema}")
-        if not 0 <= self.distill_weight <= 1:
-            raise UserError(f"distill_weight must be in [0, 1], got {self.distill_weight}")
+        for name in ("distill_weight", "synthetic_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not self.teacher_scales or min(self.teacher_scales) <= 0:
             raise UserError(f"teacher_scales must be positive numbers, got {list(self.teacher_scales)}")
         if self.reinforced and self.multi_positive:

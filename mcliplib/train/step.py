@@ -88,6 +88,7 @@ def loss_for(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf
             f_syn=synthetic[0] if synthetic else None,
             t_syn=t_synthetic[0] if t_synthetic else None,
             distill_weight=settings.distill_weight,
+            synthetic_share=settings.synthetic_share,
             teacher_dims=dims,
             teacher_scales=scales,
         )

@@ -183,6 +183,7 @@ def test_settings_survive_yaml(tmp_path):
         ("dtype: int8", "unknown dtype 'int8'"),
         ("min_crop: 0", "min_crop must be in"),
         ("jitter: 1", "jitter must be in"),
+        ("synthetic_share: 1.5", "synthetic_share must be in"),
         ("context_length: 2", "context_length must be at least 3"),
         ("image_size: 16", "image_size must be at least 32"),
         ("seed: -1", "seed must be at least 0"),
