@@ -14,7 +14,9 @@ def register(commands: Any) -> None:
     actions.add_parser("list", help="the experiments, and how far they are").set_defaults(run=run_list)
     run = actions.add_parser("run", help="do the runs that have no result yet; stop and go on whenever you like")
     run.add_argument("name", help="an experiment, or a .yaml file")
-    run.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for one result file a run")
+    run.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for a result and a model of each run"
+    )
     run.add_argument("--share", default="1/1", metavar="I/N", help="do every N-th run, from the I-th (default: all)")
     run.add_argument("--variants", nargs="+", metavar="NAME", help="only these variants of the plan (default: all)")
     run.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")

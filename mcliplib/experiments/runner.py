@@ -21,10 +21,13 @@ from mcliplib.experiments.curves import curves
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.precision import computed
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
+from mcliplib.train.metrics import METRICS_FILE, read_metrics
+from mcliplib.train.record import curve
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult, train
 
 Results = dict[str, dict[str, Any]]  # by run
+_CURVE_POINTS = 20
 _DEFAULTS = Run("", "", TrainSettings()).fingerprint()
 
 
@@ -42,7 +45,7 @@ def run_plan(
 
     Args:
         plan: the experiment.
-        output: folder for one result file a run, and for the run that is under way.
+        output: folder for one result file and one model a run, and for the run that is under way.
         share: (i, n) does every n-th run from the i-th: n processes share the work.
         variants: only these; all if None.
         progress: told what is being done.
@@ -68,7 +71,9 @@ def run_plan(
             "logit_scale": trained.model.scale.item(),
             "computed_in": computed(run.settings.dtype, trained.model.scale.device),
             "training_seconds": round(trained.seconds, 1),
+            "curve": curve(read_metrics(output / run.name / METRICS_FILE), run.settings.batch_size, _CURVE_POINTS),
         }
+        trained.checkpoint.replace(output / f"{run.name}.safetensors")
         _write(output / f"{run.name}.json", content)
         shutil.rmtree(output / run.name)
         progress(f"{run.name}: loss {trained.loss:.3f}, {time.perf_counter() - start:.0f} s")
@@ -155,8 +160,8 @@ def _part_of_one(what: str, name: str) -> float:
 def _summary(runs: Results, variant: str) -> dict[str, dict[str, dict[str, float]]]:
     """For each budget and task the main score over the seeds: mean, lowest and highest."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for task, curve in curves(runs, variant).items():
-        for samples, scores in curve.items():
+    for task, by_samples in curves(runs, variant).items():
+        for samples, scores in by_samples.items():
             row = {"mean": fmean(scores), "lowest": min(scores), "highest": max(scores), "seeds": len(scores)}
             found.setdefault(str(samples), {})[task] = row
     return found

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from mcliplib.checkpoints import load_model
 from mcliplib.cli import main
 from mcliplib.experiments import efficiency, gather, load_plan, main_scores, plan_names, run_plan
 from mcliplib.experiments import runner as module
@@ -66,6 +67,8 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     values = json.loads((tmp_path / "results/tiny.json").read_text())["values"]
     assert (values["planned"], values["done"]) == (4, 4)
     assert set(values["runs"]["slow-32-0"]["scores"]) == {"heldout/retrieval"}
+    assert values["runs"]["slow-32-0"]["curve"]["samples"][0] == 8
+    assert load_model(output / "slow-32-0.safetensors").config.name == "mobileclip_pico"
     row = values["summary"]["slow"]["32"]["mean"]
     assert row["lowest"] == row["mean"] == row["highest"] == main_scores(values["runs"]["slow-32-0"]["scores"])["mean"]
     assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
