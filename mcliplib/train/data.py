@@ -77,8 +77,9 @@ class ReinforcedData:
     samples: Sequence[ReinforcedSample]
     teacher_dims: tuple[int, ...]
     augment: AugmentSettings = PAPER
-    _whole: Sequence[ReinforcedSample] | None = None  # the samples that this is a part of
-    _views: dict[int, Views] = field(default_factory=dict)  # of these, by image size; parts share them
+    # Not arguments, so that `dataclasses.replace` with other samples starts with views of its own.
+    _whole: "ReinforcedData | None" = field(default=None, init=False, repr=False)  # what this is a `part` of
+    _views: dict[int, Views] = field(default_factory=dict, init=False, repr=False)  # by image size
 
     def texts(self) -> Iterator[str]:
         """See TrainingData."""
@@ -90,15 +91,16 @@ class ReinforcedData:
 
     def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> ReinforcedBatches:
         """See TrainingData."""
-        if image_size not in self._views:
-            self._views[image_size] = Views(self._whole or self.samples, image_size, self.augment)
+        whole = self._whole or self
+        if image_size not in whole._views:
+            whole._views[image_size] = Views(whole.samples, image_size, self.augment)
         return ReinforcedBatches(
             self.samples,
             tokenizer,
             image_size=image_size,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            views=self._views[image_size],
+            views=whole._views[image_size],
         )
 
     def part_for(self, settings: TrainSettings) -> "ReinforcedData":
@@ -143,7 +145,9 @@ class ReinforcedData:
             for one in self.samples
         ]
         dims = tuple(self.teacher_dims[place] for place in kept)
-        return replace(self, samples=samples, teacher_dims=dims, _whole=self._whole or self.samples)
+        part = replace(self, samples=samples, teacher_dims=dims)
+        object.__setattr__(part, "_whole", self._whole or self)
+        return part
 
 
 def load_data(settings: TrainSettings) -> PairData | ReinforcedData:

@@ -15,7 +15,7 @@ from mcliplib.reinforce.compact import compact
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train import TrainSettings, train
 from mcliplib.train.data import load_reinforced
-from mcliplib.train.reinforced import ReinforcedBatches
+from mcliplib.train.reinforced import ReinforcedBatches, view_of
 from mcliplib.train.streaming import pair_stream, reinforced_stream
 from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, sample
 
@@ -290,3 +290,11 @@ def test_a_part_of_a_set_is_the_same_with_less(folder):
         whole.part(views=99)
     with pytest.raises(UserError, match="teachers must be places among the set's 2"):
         whole.part(teachers=(2,))
+
+
+def test_other_samples_have_views_of_their_own(folder):
+    whole = load_reinforced(str(folder))
+    settings = TrainSettings(preset="mobileclip_pico", batch_size=8, seed=3)
+    whole.batches(settings, TOKENIZER, 32).view(0, 0)
+    backwards = replace(whole.part(), samples=whole.samples[::-1]).batches(settings, TOKENIZER, 32)
+    assert np.array_equal(backwards.view(0, 0), view_of(backwards.samples[0], 0, 32, whole.augment))
