@@ -15,7 +15,7 @@ from mcliplib.train.settings import TrainSettings, settings_from
 
 _FOLDER = Path(__file__).parent
 _MEMBERS = ("about", "base", "variants", "budgets", "seeds")
-_SHARES = ("pictures", "holdout")
+_SHARES = ("pictures", "holdout", "wrong_captions")
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Run:
         name: of the run, and of its files.
         variant: the row of the plan that it belongs to.
         settings: all of them.
-        pictures: as the plan's.
-        holdout: as the plan's.
+        pictures: as the plan's, and `holdout` and `wrong_captions`.
     """
 
     name: str
@@ -35,6 +34,7 @@ class Run:
     settings: TrainSettings
     pictures: float = 1.0
     holdout: float = 0.0
+    wrong_captions: float = 0.0
 
     def fingerprint(self) -> dict[str, Any]:
         """The settings and shares as JSON gives them back: a result belongs to a run if they are equal."""
@@ -56,6 +56,8 @@ class Plan:
         pictures: share of the training pictures that is used, to see many passes over few; the same ones in all runs.
         holdout: share of the training concepts that are left out and scored, for choosing settings; 0 scores the
             evaluation sets.
+        wrong_captions: share of the training pictures that have another one's caption, the same ones in all runs: on
+            the web, many captions do not fit.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Plan:
     seeds: tuple[int, ...]
     pictures: float = 1.0
     holdout: float = 0.0
+    wrong_captions: float = 0.0
 
     def runs(self) -> Iterator[Run]:
         """All runs, so ordered that whoever stops early has all variants at small budgets first."""
@@ -82,7 +85,7 @@ class Plan:
     def _run(self, variant: str, budget: int, seed: int) -> Run:
         changes = {name: value for name, value in self.variants[variant].items() if name != "budgets"}
         settings = settings_from({**self.base, **changes, "samples": budget, "seed": seed}, f"{self.name}, {variant}")
-        return Run(f"{variant}-{budget}-{seed}", variant, settings, self.pictures, self.holdout)
+        return Run(f"{variant}-{budget}-{seed}", variant, settings, self.pictures, self.holdout, self.wrong_captions)
 
 
 def plan_names() -> list[str]:

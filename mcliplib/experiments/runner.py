@@ -5,26 +5,22 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from mcliplib import results
-from mcliplib.data import Sample, concept_of, load_samples, shard_paths
+from mcliplib.data import shard_paths
 from mcliplib.errors import UserError
-from mcliplib.evaluate import evaluate_suite
-from mcliplib.evaluate.features import ModelEncoder
-from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
 from mcliplib.experiments.curves import curves
+from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.precision import computed
-from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
 from mcliplib.train.metrics import METRICS_FILE, read_metrics
 from mcliplib.train.record import curve
 from mcliplib.train.settings import TrainSettings
-from mcliplib.train.trainer import TrainResult, train
+from mcliplib.train.trainer import train
 
 Results = dict[str, dict[str, Any]]  # by run
 _CURVE_POINTS = 20
@@ -56,7 +52,7 @@ def run_plan(
     if unknown := sorted({*(variants or ())} - {*plan.variants}):
         raise UserError(f"no variant {', '.join(unknown)} in {plan.name}; there is {', '.join(plan.variants)}")
     output.mkdir(parents=True, exist_ok=True)
-    data = _Data(plan)
+    data = PlanData(plan)
     for number, run in enumerate(one for one in plan.runs() if one.variant in (variants or plan.variants)):
         if number % share[1] != share[0] or run.name in gather(plan, output):
             continue
@@ -110,51 +106,6 @@ def _shards_sha256(names: tuple[str, ...]) -> str | None:
     except (UserError, OSError):
         return None
     return digest.hexdigest()
-
-
-class _Data:
-    """The training sets of a plan, each read once, and what its runs are scored on."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._plain: dict[tuple[str, ...], PairData] = {}
-        self._reinforced: dict[tuple[str, ...], ReinforcedData] = {}
-
-    def of(self, settings: TrainSettings) -> PairData | ReinforcedData:
-        """What a run trains on."""
-        if not settings.reinforced:
-            if settings.data not in self._plain:
-                samples = [one for one in load_samples(settings.data) if self._is_used(one.key, one.caption)]
-                self._plain[settings.data] = PairData(samples)
-            return self._plain[settings.data]
-        if settings.data not in self._reinforced:
-            whole = load_reinforced(settings.data)
-            kept = [one for one in whole.samples if self._is_used(one.key, str(one.caption))]
-            self._reinforced[settings.data] = replace(whole, samples=kept)
-        return self._reinforced[settings.data].part_for(settings)
-
-    def scores(self, trained: TrainResult) -> dict[str, dict[str, dict[str, float]]]:
-        """On the evaluation sets, or on the concepts that were held out."""
-        if not self.plan.holdout:
-            return score_values(evaluate_suite(trained.model))
-        found = caption_retrieval(ModelEncoder(trained.model), self._validation)
-        return score_values({"heldout/retrieval": metrics(found)})
-
-    @cached_property
-    def _validation(self) -> list[Sample]:
-        return [one for one in load_samples("train") if self._held_out(one.caption)]
-
-    def _is_used(self, key: str, caption: str) -> bool:
-        return _part_of_one("pictures", key) < self.plan.pictures and not self._held_out(caption)
-
-    def _held_out(self, caption: str) -> bool:
-        """All pictures of a concept are on one side."""
-        return _part_of_one("holdout", concept_of(caption)) < self.plan.holdout
-
-
-def _part_of_one(what: str, name: str) -> float:
-    """A stable hash, from 0 to below 1."""
-    return hashlib.sha256(f"{what} {name}".encode()).digest()[0] / 256
 
 
 def _summary(runs: Results, variant: str) -> dict[str, dict[str, dict[str, float]]]:

@@ -4,12 +4,17 @@ import json
 import math
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcliplib.checkpoints import load_model
 from mcliplib.cli import main
 from mcliplib.experiments import efficiency, gather, load_plan, main_scores, plan_names, run_plan
 from mcliplib.experiments import runner as module
+from mcliplib.experiments.data import PlanData, wrong_captions
 from mcliplib.experiments.plan import Plan
+from mcliplib.train.data import load_reinforced
 
 PLAN = """
 about: Is a test worth its time?
@@ -28,6 +33,33 @@ def plan(tmp_path, monkeypatch):
     path = tmp_path / "tiny.yaml"
     path.write_text(PLAN)
     return path
+
+
+@given(st.sets(st.text(max_size=4)), st.sampled_from([0.0, 0.3, 1.0]))
+def test_wrong_captions_are_passed_on_in_a_ring(keys, share):
+    of = wrong_captions(keys, share)
+    assert sorted(of) == sorted(of.values())
+    assert of == wrong_captions(sorted(keys, reverse=True), share)
+    assert len(of) == {0.0: 0, 1.0: len(keys)}.get(share, len(of))
+    assert len(of) < 2 or all(key != source for key, source in of.items())
+
+
+def test_plain_and_reinforced_training_see_the_same_wrong_captions():
+    base = {"preset": "mobileclip_pico", "batch_size": 8, "data": ["train"]}
+    variants = {"plain": {}, "reinforced": {"reinforced": True, "data": ["train-reinforced"]}}
+    plan = Plan("wrong", "", base, variants, (8,), (0,), wrong_captions=0.5)
+    plain, reinforced = (PlanData(plan).of(run.settings).samples for run in plan.runs())
+    right = {one.key: one for one in load_reinforced("train-reinforced").samples}
+    assert len(right) == len(plain)
+    captions = {one.key: one.caption for one in plain}
+    assert captions == {one.key: one.caption for one in reinforced}
+    changed = [one for one in reinforced if one.caption != right[one.key].caption]
+    assert 0.45 < len(changed) / len(right) < 0.52
+    by_caption = {str(one.caption): one.text_emb[0] for one in right.values()}
+    for one in changed[::100]:
+        assert torch.allclose(one.text_emb[0], by_caption[str(one.caption)], atol=0.1)
+        assert torch.equal(one.text_emb[1:], right[one.key].text_emb[1:])
+        assert torch.equal(one.image_emb, right[one.key].image_emb)
 
 
 @pytest.mark.parametrize("name", plan_names())
@@ -88,7 +120,7 @@ def test_a_result_is_of_its_data_and_knows_no_newer_settings(plan, monkeypatch):
 
 
 def test_held_out_concepts_are_not_trained_on(plan):
-    data = module._Data(load_plan(str(plan)))
+    data = PlanData(load_plan(str(plan)))
     run = next(load_plan(str(plan)).runs())
     trained = {one.caption for one in data.of(run.settings).samples}
     assert trained
@@ -99,7 +131,7 @@ def test_plain_and_reinforced_runs_train_on_the_same_few_pictures():
     """A plan may use a share of the pictures; which ones depends on their keys alone."""
     base = {"preset": "mobileclip_pico", "batch_size": 8}
     variants = {"plain": {"data": ["gcompris-train"]}, "reinforced": {"data": ["train-reinforced"], "reinforced": True}}
-    data = module._Data(Plan("few", "", base, variants, (8,), (0,), pictures=0.25, holdout=0.1))
+    data = PlanData(Plan("few", "", base, variants, (8,), (0,), pictures=0.25, holdout=0.1))
     plain, reinforced = (
         {one.key: str(one.caption) for one in data.of(run.settings).samples} for run in data.plan.runs()
     )
