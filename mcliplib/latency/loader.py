@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcliplib.data import Sample, read_shards, write_shard
-from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.reader import image_extension
+from mcliplib.data.raw import Members
+from mcliplib.data.reader import encoded_pairs, image_extension
 from mcliplib.errors import UserError
 from mcliplib.latency.pictures import web_jpeg
 from mcliplib.latency.storage import unit_rows
@@ -65,7 +65,7 @@ def compare_loaders(shards: Iterable[Path], settings: LoaderSettings, folder: Pa
     Raises:
         UserError: too few pictures.
     """
-    chosen = list(itertools.islice(_all(shards), settings.samples))
+    chosen = list(itertools.islice(encoded_pairs(shards), settings.samples))
     if len(chosen) < settings.samples:
         raise UserError(f"the data hold {len(chosen)} pictures, fewer than the {settings.samples} wanted")
     if settings.picture_size is not None:
@@ -103,14 +103,6 @@ def _contenders(
     }
     calls: dict[str, Callable[[], object]] = {name: _next(stream) for name, stream in streams.items()}
     return calls | {name: _step(batches) for name, batches in in_memory.items()}
-
-
-def _all(shards: Iterable[Path]) -> Iterator[tuple[str, Members]]:
-    """Samples with an image and a caption."""
-    for shard in shards:
-        for key, members in raw_samples(str(shard), {}):
-            if "txt" in members and image_extension(members):
-                yield key, members
 
 
 def _as_jpeg(members: Members, size: int) -> Members:

@@ -6,7 +6,7 @@ the processor's milliseconds, which other programs on the machine hardly change.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import decode_image
-from mcliplib.data.raw import raw_samples
-from mcliplib.data.reader import image_extension
+from mcliplib.data.raw import Members
+from mcliplib.data.reader import encoded_pairs, image_extension
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.latency.pictures import web_jpeg
@@ -78,7 +78,7 @@ def pictures(shards: Iterable[Path], count: int) -> list[Picture]:
     Raises:
         UserError: there are fewer.
     """
-    found = list(_all(shards))
+    found = [_picture(*pair) for pair in encoded_pairs(shards)]
     if len(found) < count:
         raise UserError(f"the data hold {len(found)} pictures, fewer than the {count} wanted")
     return [found[place * len(found) // count] for place in range(count)]
@@ -235,9 +235,5 @@ def _views(images: Sequence[Image.Image], keys: Sequence[str], side: int, count:
     return torch.stack(made)
 
 
-def _all(shards: Iterable[Path]) -> Iterator[Picture]:
-    for shard in shards:
-        for key, members in raw_samples(str(shard), {}):
-            extension = image_extension(members)
-            if extension and "txt" in members:
-                yield Picture(key, members[extension], members["txt"].decode())
+def _picture(key: str, members: Members) -> Picture:
+    return Picture(key, members[image_extension(members) or ""], members["txt"].decode())

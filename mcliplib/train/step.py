@@ -50,7 +50,7 @@ def train_step(
         return features_of(model, rows(batch, part_of(len(batch.pixels), part, settings.accumulate)), settings.dtype)
 
     def loss_of_all(features: Sequence[Tensor]) -> Tensor:
-        return loss_of(gather(features), model.scale, gather(answers_of(batch)))
+        return loss_of(gather(features), model.scale, gather(answers_of(batch, settings)))
 
     optimizer.zero_grad(set_to_none=True)
     loss = backward(model, encode, settings.accumulate, loss_of_all)
@@ -107,11 +107,11 @@ def features_of(model: MobileCLIP, batch: Batch | ReinforcedBatch, dtype: DType)
     return features.image.float(), *features.text.float().split(len(batch.pixels))
 
 
-def answers_of(batch: Batch | ReinforcedBatch) -> tuple[Tensor, ...]:
-    """What the features are judged by: the teachers' embeddings of what `features_of` encodes; for plain pairs, which
-    of them have the same caption is seen from the tokens."""
+def answers_of(batch: Batch | ReinforcedBatch, settings: TrainSettings) -> tuple[Tensor, ...]:
+    """What the features are judged by: the teachers' embeddings of what `features_of` encodes; the captions' tokens
+    where pairs with equal ones count as right; nothing for CLIP's loss."""
     if isinstance(batch, Batch):
-        return (batch.tokens,)
+        return (batch.tokens,) if settings.multi_positive else ()
     both = (batch.image_emb, batch.text_emb)
     return both if batch.synthetic_emb is None else (*both, batch.synthetic_emb)
 

@@ -46,10 +46,10 @@ def test_rows_of_all_parts_of_a_batch():
 
 
 def test_teachers_are_those_of_what_is_encoded():
-    assert [part.shape for part in answers_of(Batch(torch.zeros(2, 3), torch.zeros(2, 4)))] == [(2, 4)]
-    batch = reinforced()
-    assert [part[0].item() for part in answers_of(batch)] == [20, 30, 50]
-    assert len(answers_of(reinforced(synthetic=False))) == 2
+    settings, batch = TrainSettings(reinforced=True), reinforced()
+    assert [part[0].item() for part in answers_of(batch, settings)] == [20, 30, 50]
+    assert len(answers_of(reinforced(synthetic=False), settings)) == 2
+    assert answers_of(Batch(torch.zeros(2, 3), torch.zeros(2, 4)), TrainSettings()) == ()
 
 
 def test_plain_training_may_take_all_pairs_with_a_caption_for_right():
@@ -60,7 +60,8 @@ def test_plain_training_may_take_all_pairs_with_a_caption_for_right():
         (False, clip_loss(*features, 10.0)),
         (True, multi_positive_loss(*features, 10.0, torch.tensor([[0], [1], [0]]))),
     ):
-        loss_of = loss_for(TrainSettings(multi_positive=many), PairData([]))
-        torch.testing.assert_close(loss_of(features, torch.tensor(10.0), answers_of(batch)), expected)
+        settings = TrainSettings(multi_positive=many)
+        loss = loss_for(settings, PairData([]))(features, torch.tensor(10.0), answers_of(batch, settings))
+        torch.testing.assert_close(loss, expected)
     with pytest.raises(UserError, match="multi_positive"):
         TrainSettings(reinforced=True, multi_positive=True)
