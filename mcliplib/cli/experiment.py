@@ -26,6 +26,7 @@ def register(commands: Any) -> None:
     show.add_argument("name", help="an experiment, or a .yaml file")
     show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
     show.add_argument("--task", default="mean", help="one evaluation task (default: the mean over all)")
+    show.add_argument("--depth", type=int, choices=(1, 5), default=1, help="of top-k and recall (default: %(default)s)")
     show.add_argument("--record", action="store_true", help="write what there is to data/results")
     show.set_defaults(run=run_show)
 
@@ -63,7 +64,7 @@ def run_show(args: argparse.Namespace) -> int:
     plan = load_plan(args.name)
     runs = gather(plan, args.output)
     for variant in plan.variants:
-        found = curves(runs, variant)
+        found = curves(runs, variant, args.depth)
         if found and args.task not in found:
             raise UserError(f"no task {args.task!r}; there is {', '.join(found)}")
         for samples, scores in found.get(args.task, {}).items():

@@ -11,32 +11,34 @@ MEAN = "mean"
 Curve = dict[int, list[float]]  # samples seen -> score with each seed
 
 
-def main_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """One number a task: top-1, or the mean of recall at 1 both ways; and the mean over the tasks.
+def main_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]], depth: int = 1) -> dict[str, float]:
+    """One number a task: top-k, or the mean of recall at k both ways; and the mean over the tasks.
 
     Args:
         scores: by task and metric, as a record holds them.
+        depth: k, 1 or 5; a task of few classes has no top-5, and is left out there.
     """
-    plain = {task: {metric: one["value"] for metric, one in row.items()} for task, row in scores.items()}
-    main = {
-        task: row["top1"] if "top1" in row else (row["image_to_text_r1"] + row["text_to_image_r1"]) / 2
-        for task, row in plain.items()
-    }
+    main = {}
+    for task, row in scores.items():
+        kinds = [f"top{depth}"] if "top1" in row else [f"image_to_text_r{depth}", f"text_to_image_r{depth}"]
+        if kinds[0] in row:
+            main[task] = statistics.fmean(row[kind]["value"] for kind in kinds)
     return main | {MEAN: statistics.fmean(main.values())}
 
 
-def curves(runs: Mapping[str, Mapping[str, Any]], variant: str) -> dict[str, Curve]:
+def curves(runs: Mapping[str, Mapping[str, Any]], variant: str, depth: int = 1) -> dict[str, Curve]:
     """For each task, the variant's scores over samples seen.
 
     Args:
         runs: the results of an experiment, by run name (`VARIANT-SAMPLES-SEED`).
         variant: one of its variants.
+        depth: see `main_scores`.
     """
     found: dict[str, Curve] = {}
     for name, result in sorted(runs.items()):
         of, samples, _ = name.rsplit("-", 2)
         if of == variant:
-            for task, value in main_scores(result["scores"]).items():
+            for task, value in main_scores(result["scores"], depth).items():
                 found.setdefault(task, {}).setdefault(int(samples), []).append(value)
     return {task: dict(sorted(curve.items())) for task, curve in found.items()}
 

@@ -71,9 +71,9 @@ class Plan:
     wrong_captions: float = 0.0
 
     def runs(self) -> Iterator[Run]:
-        """All runs, so ordered that whoever stops early has all variants at small budgets first."""
-        for seed in self.seeds:
-            for budget in sorted({*chain.from_iterable(map(self.budgets_of, self.variants))}):
+        """All runs, so ordered that whoever stops early has all variants and seeds at small budgets first."""
+        for budget in sorted({*chain.from_iterable(map(self.budgets_of, self.variants))}):
+            for seed in self.seeds:
                 for variant in self.variants:
                     if budget in self.budgets_of(variant):
                         yield self._run(variant, budget, seed)

@@ -186,6 +186,12 @@ def test_a_baseline_that_gets_worse_counts_as_its_best():
 def test_one_number_a_task():
     scores = {
         "a/words": {"top1": {"value": 0.2}, "top5": {"value": 0.9}},
-        "b/retrieval": {"image_to_text_r1": {"value": 0.1}, "text_to_image_r1": {"value": 0.5}},
+        "b/retrieval": {
+            f"{way}_r{depth}": {"value": value}
+            for depth, values in ((1, (0.1, 0.5)), (5, (0.4, 0.6)))
+            for way, value in zip(("image_to_text", "text_to_image"), values, strict=True)
+        },
+        "c/kinds": {"top1": {"value": 0.7}},  # too few for a top-5
     }
-    assert main_scores(scores) == pytest.approx({"a/words": 0.2, "b/retrieval": 0.3, "mean": 0.25})
+    assert main_scores(scores) == pytest.approx({"a/words": 0.2, "b/retrieval": 0.3, "c/kinds": 0.7, "mean": 0.4})
+    assert main_scores(scores, depth=5) == pytest.approx({"a/words": 0.9, "b/retrieval": 0.5, "mean": 0.7})
