@@ -135,8 +135,8 @@ def reinforced_loss(
         f_syn: the student's features of one synthetic caption of each image; None leaves that term out.
         t_syn: the teachers' features of these captions.
         distill_weight: lambda, from 0 (CLIP's loss) to 1 (distillation alone).
-        synthetic_share: how much of the two captions' sum is the synthetic one's; at a half, the paper's, both count
-            once.
+        synthetic_share: s in 2 ((1 - s) L(real) + s L(synthetic)); at a half, the paper's, both count once. Without
+            `f_syn` it has no meaning.
 
     Raises:
         ValueError: as `distill_loss`; lambda or share outside of [0, 1]; only one of `f_syn` and `t_syn`.

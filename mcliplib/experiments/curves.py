@@ -23,7 +23,7 @@ def main_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]], depth: 
         kinds = [f"top{depth}"] if "top1" in row else [f"image_to_text_r{depth}", f"text_to_image_r{depth}"]
         if kinds[0] in row:
             main[task] = statistics.fmean(row[kind]["value"] for kind in kinds)
-    return main | {MEAN: statistics.fmean(main.values())}
+    return main | {MEAN: statistics.fmean(main.values())} if main else {}
 
 
 def curves(runs: Mapping[str, Mapping[str, Any]], variant: str, depth: int = 1) -> dict[str, Curve]:

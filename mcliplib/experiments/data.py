@@ -63,7 +63,7 @@ class PlanData:
         return [replace(one, caption=captions[of.get(one.key, one.key)]) for one in samples]
 
     def _with_wrong_captions_reinforced(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
-        """The teachers have seen the wrong captions: their embeddings go with them."""
+        """The teachers' embeddings of a wrong caption go with it. (The teachers were trained on the right ones.)"""
         by_key = {one.key: one for one in samples}
         of = wrong_captions(by_key, self.plan.wrong_captions)
         sources = [by_key[of.get(one.key, one.key)] for one in samples]

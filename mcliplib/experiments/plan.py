@@ -54,8 +54,8 @@ class Plan:
         budgets: samples seen, ascending.
         seeds: of each variant at each budget.
         pictures: share of the training pictures that is used, to see many passes over few; the same ones in all runs.
-        holdout: share of the training concepts that are left out and scored, for choosing settings; 0 scores the
-            evaluation sets.
+        holdout: share of the training concepts whose pictures are left out and scored, for choosing settings; 0 scores
+            the evaluation sets. Synthetic captions of other pictures may still name them.
         wrong_captions: share of the training pictures that have another one's caption, the same ones in all runs: on
             the web, many captions do not fit.
     """

@@ -77,13 +77,14 @@ def run_plan(
 
 def gather(plan: Plan, output: Path | None) -> Results:
     """The results that there are of the plan's runs: those in the folder, and those in the record."""
-    found: Results = {}
-    if plan.name in results.names():
-        found |= results.load(plan.name)["values"]["runs"]
-    for path in sorted(output.glob("*.json")) if output else []:
-        found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    recorded: Results = results.load(plan.name)["values"]["runs"] if plan.name in results.names() else {}
+    paths = sorted(output.glob("*.json")) if output else []
+    own: Results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     runs = {run.name: run for run in plan.runs()}
-    return {name: one for name, one in found.items() if name in runs and _fits(one, runs[name])}
+    found: Results = {}
+    for there in (recorded, own):
+        found |= {name: one for name, one in there.items() if name in runs and _fits(one, runs[name])}
+    return found
 
 
 def _fits(result: Mapping[str, Any], run: Run) -> bool:
@@ -92,8 +93,8 @@ def _fits(result: Mapping[str, Any], run: Run) -> bool:
     Data that are not here, as a large set that was made for the experiment, are taken to be the same.
     """
     content = _shards_sha256(run.settings.data)
-    same_settings = {**_DEFAULTS, **result["settings"]} == run.fingerprint()
-    return same_settings and content in (None, result["data_sha256"])
+    same_settings = {**_DEFAULTS, **result.get("settings", {})} == run.fingerprint()
+    return same_settings and content in (None, result.get("data_sha256"))
 
 
 @cache
@@ -142,7 +143,7 @@ def record_plan(plan: Plan, output: Path, command: str) -> Path:
             "summary": {variant: _summary(runs, variant) for variant in plan.variants},
             "runs": dict(sorted(runs.items())),
         },
-        unit="shares of right answers, 0 to 1, with 95% intervals over the queries; nats; seconds",
+        unit="shares of right answers, 0 to 1, with 95% intervals over the queries; nats; seconds; pairs seen",
         n=len(tasks),
         seeds=plan.seeds,
         command=command,

@@ -42,7 +42,7 @@ class TrainSettings:
         captions: how many of its synthetic captions; all if None.
         teachers: which of its teachers, by their place from 0; all if None.
         distill_weight: lambda of the reinforced loss, from 0 (CLIP's) to 1 (distillation alone).
-        synthetic_share: how much of the loss is the synthetic captions'; at a half, both count once.
+        synthetic_share: weight of the synthetic captions against the real ones; at a half, both count once.
         teacher_scales: inverse temperature of each teacher; one number stands for all of them.
         multi_positive: whether plain training takes all pairs with a picture's caption for right, not only its own.
         samples: image-text pairs to see in all.
@@ -123,6 +123,10 @@ class TrainSettings:
                 raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not self.teacher_scales or min(self.teacher_scales) <= 0:
             raise UserError(f"teacher_scales must be positive numbers, got {list(self.teacher_scales)}")
+        if self.synthetic_share != 0.5 and (not self.reinforced or self.captions == 0):
+            raise UserError(
+                "synthetic_share weighs the synthetic captions of a reinforced set, and there are none here"
+            )
         if self.reinforced and self.multi_positive:
             raise UserError("multi_positive is a form of plain training; a reinforced set has the teachers' answers")
         if not 0 < self.min_crop <= 1:

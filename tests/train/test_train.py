@@ -184,6 +184,8 @@ def test_settings_survive_yaml(tmp_path):
         ("min_crop: 0", "min_crop must be in"),
         ("jitter: 1", "jitter must be in"),
         ("synthetic_share: 1.5", "synthetic_share must be in"),
+        ("synthetic_share: 0.7", "there are none here"),
+        ("{synthetic_share: 0.7, reinforced: true, captions: 0}", "there are none here"),
         ("context_length: 2", "context_length must be at least 3"),
         ("image_size: 16", "image_size must be at least 32"),
         ("seed: -1", "seed must be at least 0"),
