@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +17,8 @@ from mcliplib.reinforce.format import ReinforcedSample
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult
+
+_S = TypeVar("_S", Sample, ReinforcedSample)
 
 
 class PlanData:
@@ -58,19 +61,22 @@ class PlanData:
         return part_of_one("holdout", concept_of(caption)) < self.plan.holdout
 
     def _with_wrong_captions(self, samples: list[Sample]) -> list[Sample]:
-        captions = {one.key: one.caption for one in samples}
-        of = wrong_captions(captions, self.plan.wrong_captions)
-        return [replace(one, caption=captions[of.get(one.key, one.key)]) for one in samples]
+        sources = self._caption_sources(samples)
+        return [replace(one, caption=source.caption) for one, source in zip(samples, sources, strict=True)]
 
     def _with_wrong_captions_reinforced(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
         """The teachers' embeddings of a wrong caption go with it. (The teachers were trained on the right ones.)"""
-        by_key = {one.key: one for one in samples}
-        of = wrong_captions(by_key, self.plan.wrong_captions)
-        sources = [by_key[of.get(one.key, one.key)] for one in samples]
+        sources = self._caption_sources(samples)
         return [
             replace(one, caption=source.caption, text_emb=torch.cat([source.text_emb[:1], one.text_emb[1:]]))
             for one, source in zip(samples, sources, strict=True)
         ]
+
+    def _caption_sources(self, samples: list[_S]) -> list[_S]:
+        """For each sample the one whose caption it has: itself, or another."""
+        by_key = {one.key: one for one in samples}
+        of = wrong_captions(by_key, self.plan.wrong_captions)
+        return [by_key[of.get(one.key, one.key)] for one in samples]
 
 
 def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
