@@ -58,17 +58,23 @@ def run_show(args: argparse.Namespace) -> int:
     """A line for each variant and budget."""
     from statistics import fmean
 
-    from mcliplib.experiments import gather, load_plan
+    from mcliplib.experiments import efficiency, gather, load_plan
     from mcliplib.experiments.curves import curves
 
     plan = load_plan(args.name)
     runs = gather(plan, args.output)
-    for variant in plan.variants:
-        found = curves(runs, variant, args.depth)
-        if found and args.task not in found:
-            raise UserError(f"no task {args.task!r}; there is {', '.join(found)}")
-        for samples, scores in found.get(args.task, {}).items():
-            print(f"{variant:16} {samples:>10,}  {fmean(scores):6.2%}  ({', '.join(f'{one:.2%}' for one in scores)})")
+    found = {variant: curves(runs, variant, args.depth) for variant in plan.variants}
+    if args.task not in (tasks := {task: None for one in found.values() for task in one}) and tasks:
+        raise UserError(f"no task {args.task!r}; there is {', '.join(tasks)}")
+    baseline = found[plan.baseline].get(args.task) if plan.baseline else None
+    for variant, by_task in found.items():
+        curve = by_task.get(args.task, {})
+        worth = {one.samples: one for one in efficiency(curve, baseline)} if baseline else {}
+        for samples, scores in curve.items():
+            line = f"{variant:16} {samples:>10,}  {fmean(scores):6.2%}  ({', '.join(f'{one:.2%}' for one in scores)})"
+            if (one := worth.get(samples)) and variant != plan.baseline:
+                line += f"  {one.times} times ({one.lowest} to {one.highest})"
+            print(line)
     if args.record:
         _record(args)
     return 0

@@ -1,6 +1,6 @@
 """Experiments of many training runs: what to run is in a YAML file beside this, what came out in `data/results`."""
 
-from mcliplib.experiments.curves import Efficiency, efficiency, main_scores
+from mcliplib.experiments.curves import Efficiency, Times, efficiency, main_scores
 from mcliplib.experiments.plan import Plan, Run, load_plan, plan_names
 from mcliplib.experiments.runner import gather, run_plan
 
@@ -8,6 +8,7 @@ __all__ = [
     "Efficiency",
     "Plan",
     "Run",
+    "Times",
     "efficiency",
     "gather",
     "load_plan",

@@ -1,11 +1,11 @@
 """Learning efficiency: how many times more samples one way of training needs for the accuracy of another."""
 
 import itertools
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 MEAN = "mean"
 Curve = dict[int, list[float]]  # samples seen -> score with each seed
@@ -44,21 +44,39 @@ def curves(runs: Mapping[str, Mapping[str, Any]], variant: str, depth: int = 1) 
 
 
 @dataclass(frozen=True)
+class Times:
+    """How many times more samples the baseline needs.
+
+    Attributes:
+        value: the ratio.
+        sign: "" where the ratio was measured; "at least" where the baseline never got as far: it is that of its largest
+            budget; "at most" where its smallest budget was more than enough.
+    """
+
+    value: float
+    sign: Literal["", "at least", "at most"] = ""
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.value:.1f}".strip()
+
+
+@dataclass(frozen=True)
 class Efficiency:
     """What one budget of the better way is worth.
 
     Attributes:
         samples: that the better way saw.
         score: that it reached, the mean over seeds.
-        times: how many times more samples the baseline needs for it. Where `reached` is false, it was not reached
-            within the largest budget, and this is a lower bound.
-        reached: whether the baseline's mean ever got there.
+        times: how many times more samples the baseline needs for it, as a mean over its seeds.
+        lowest: the same for the better way's worst seed against the baseline's best ones.
+        highest: for the better way's best seed against the baseline's worst ones.
     """
 
     samples: int
     score: float
-    times: float
-    reached: bool
+    times: Times
+    lowest: Times
+    highest: Times
 
 
 def efficiency(better: Curve, baseline: Curve) -> list[Efficiency]:
@@ -71,30 +89,35 @@ def efficiency(better: Curve, baseline: Curve) -> list[Efficiency]:
         better: a curve.
         baseline: the curve to compare with.
     """
-    means = _rising([(samples, statistics.fmean(scores)) for samples, scores in sorted(baseline.items())])
-    found = []
-    for samples, scores in sorted(better.items()):
-        score = statistics.fmean(scores)
-        needed = _samples_for(score, means)
-        reached = needed is not None
-        found.append(Efficiency(samples, score, (needed or means[-1][0]) / samples, reached))
-    return found
+    mean, best, worst = (_rising(baseline, of) for of in (statistics.fmean, max, min))
+    return [
+        Efficiency(
+            samples,
+            statistics.fmean(scores),
+            times=_times(statistics.fmean(scores), samples, mean),
+            lowest=_times(min(scores), samples, best),
+            highest=_times(max(scores), samples, worst),
+        )
+        for samples, scores in sorted(better.items())
+    ]
 
 
-def _rising(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    best, kept = -math.inf, []
-    for samples, score in points:
-        best = max(best, score)
-        kept.append((samples, best))
-    return kept
+def _rising(curve: Curve, of: Callable[[Sequence[float]], float]) -> list[tuple[int, float]]:
+    points = sorted(curve.items())
+    best = itertools.accumulate((of(scores) for _, scores in points), max)
+    return [(samples, score) for (samples, _), score in zip(points, best, strict=True)]
 
 
-def _samples_for(score: float, points: Sequence[tuple[int, float]]) -> float | None:
-    """None where no point is as good. Below the first point, the first one's samples: an upper bound."""
-    if score <= points[0][1]:
-        return float(points[0][0])
-    for (before, low), (after, high) in itertools.pairwise(points):
-        if low < score <= high:
-            share = (score - low) / (high - low)
-            return math.exp(math.log(before) + share * (math.log(after) - math.log(before)))
-    return None
+def _times(score: float, samples: int, points: Sequence[tuple[int, float]]) -> Times:
+    """The samples at which the line through the points reaches the score, over the samples given."""
+    (first, lowest), (last, highest) = points[0], points[-1]
+    if score < lowest:
+        return Times(first / samples, "at most")
+    if score > highest:
+        return Times(last / samples, "at least")
+    index = bisect_left([reached for _, reached in points], score)
+    if index == 0:
+        return Times(first / samples)
+    (before, low), (after, high) = points[index - 1], points[index]
+    share = (score - low) / (high - low)
+    return Times(before * (after / before) ** share / samples)

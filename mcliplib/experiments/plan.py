@@ -53,6 +53,7 @@ class Plan:
         variants: name -> settings that differ from the base; also `budgets`, where a variant has its own.
         budgets: samples seen, ascending.
         seeds: of each variant at each budget.
+        baseline: the variant whose samples for the same score the others' efficiency is counted in, if any.
         pictures: share of the training pictures that is used, to see many passes over few; the same ones in all runs.
         holdout: share of the training concepts whose pictures are left out and scored, for choosing settings; 0 scores
             the evaluation sets. Synthetic captions of other pictures may still name them.
@@ -66,6 +67,7 @@ class Plan:
     variants: Mapping[str, Mapping[str, Any]]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
+    baseline: str | None = None
     pictures: float = 1.0
     holdout: float = 0.0
     wrong_captions: float = 0.0
@@ -94,7 +96,7 @@ def plan_names() -> list[str]:
 
 
 def load_plan(name: str) -> Plan:
-    """An experiment by its name, or from a YAML file.
+    """An experiment by its name, or from a YAML file; its `base` may be the name of another one, whose base it has.
 
     Raises:
         UserError: there is no such experiment, or the file is not one.
@@ -108,15 +110,18 @@ def load_plan(name: str) -> Plan:
         raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict) or (missing := [member for member in _MEMBERS if member not in values]):
         raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
-    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES}):
+    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES, "baseline"}):
         raise UserError(f"{path}: unknown: {', '.join(unknown)}")
+    if (baseline := values.get("baseline")) not in (None, *values["variants"]):
+        raise UserError(f"{path}: the baseline {baseline!r} is not among the variants: {', '.join(values['variants'])}")
     plan = Plan(
         path.stem,
         values["about"],
-        values["base"],
+        load_plan(values["base"]).base if isinstance(values["base"], str) else values["base"],
         values["variants"],
         tuple(values["budgets"]),
         tuple(values["seeds"]),
+        baseline,
         **{name: float(values[name]) for name in _SHARES if name in values},
     )
     list(plan.runs())  # bad settings are found now, not after hours

@@ -1,5 +1,6 @@
 """Run an experiment's runs one after the other, each at most once, and gather what came out."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 from mcliplib import results
 from mcliplib.data import shard_paths
 from mcliplib.errors import UserError
-from mcliplib.experiments.curves import curves
+from mcliplib.experiments.curves import curves, efficiency
 from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.precision import computed
@@ -119,6 +120,20 @@ def _summary(runs: Results, variant: str) -> dict[str, dict[str, dict[str, float
     return found
 
 
+def _efficiencies(runs: Results, plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each variant but the baseline, and each task and budget, what the budget is worth."""
+    baseline = curves(runs, plan.baseline) if plan.baseline else {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for variant in plan.variants:
+        if baseline and variant != plan.baseline:
+            better = curves(runs, variant)
+            found[variant] = {
+                task: {str(one.samples): dataclasses.asdict(one) for one in efficiency(curve, baseline[task])}
+                for task, curve in better.items()
+            }
+    return found
+
+
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -141,6 +156,7 @@ def record_plan(plan: Plan, output: Path, command: str) -> Path:
             "planned": sum(1 for _ in plan.runs()),
             "done": len(runs),
             "summary": {variant: _summary(runs, variant) for variant in plan.variants},
+            "efficiency": _efficiencies(runs, plan),
             "runs": dict(sorted(runs.items())),
         },
         unit="shares of right answers, 0 to 1, with 95% intervals over the queries; nats; seconds; pairs seen",

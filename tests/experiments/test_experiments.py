@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mcliplib.checkpoints import load_model
 from mcliplib.cli import main
-from mcliplib.experiments import efficiency, gather, load_plan, main_scores, plan_names, run_plan
+from mcliplib.errors import UserError
+from mcliplib.experiments import Times, efficiency, gather, load_plan, main_scores, plan_names, run_plan
 from mcliplib.experiments import runner as module
 from mcliplib.experiments.data import PlanData, wrong_captions
 from mcliplib.experiments.plan import Plan
@@ -24,6 +25,7 @@ budgets: [16, 32]
 seeds: [0]
 holdout: 0.5
 pictures: 0.9
+baseline: slow
 """
 
 
@@ -71,6 +73,14 @@ def test_the_experiments_of_the_package_are_whole(name):
     assert len({json.dumps(run.fingerprint(), sort_keys=True) for run in runs}) == len(runs)
 
 
+def test_a_plan_may_have_the_base_of_another(plan):
+    plan.write_text("\n".join("base: efficiency" if line.startswith("base") else line for line in PLAN.splitlines()))
+    assert {run.settings.batch_size for run in load_plan(str(plan)).runs()} == {256}
+    plan.write_text(plan.read_text().replace("base: efficiency", "base: efficency"))
+    with pytest.raises(UserError, match="no experiment 'efficency'"):
+        load_plan(str(plan))
+
+
 def test_a_variant_may_have_budgets_of_its_own(plan):
     plan.write_text(PLAN.replace("slow: {", "slow: {budgets: [16, 64], "))
     assert [run.name for run in load_plan(str(plan)).runs()] == ["slow-16-0", "quick-16-0", "quick-32-0", "slow-64-0"]
@@ -104,6 +114,9 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     assert load_model(output / "slow-32-0.safetensors").config.name == "mobileclip_pico"
     row = values["summary"]["slow"]["32"]["mean"]
     assert row["lowest"] == row["mean"] == row["highest"] == main_scores(values["runs"]["slow-32-0"]["scores"])["mean"]
+    assert {*values["efficiency"]} == {"quick"}  # in samples of the baseline
+    worth = values["efficiency"]["quick"]["mean"]["32"]
+    assert worth["times"] == worth["lowest"] == worth["highest"]  # one seed
     assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
     (output / "slow-16-0.json").write_text('{"scores": {}}')  # of something else: the record's is there
     assert len(gather(load_plan(str(plan)), output)) == 4
@@ -152,6 +165,7 @@ def test_plain_and_reinforced_runs_train_on_the_same_few_pictures():
         ("budgets: [16, 32]", ""),
         ("learning_rate", "learning_rat"),
         ("seeds: [0]", "seeds: [0]\nsede: 1"),
+        ("baseline: slow", "baseline: fast"),
     ],
 )
 def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, capsys):
@@ -171,19 +185,37 @@ def test_unknown_experiment_and_share(capsys, tmp_path):
 
 def test_efficiency_by_hand():
     plain = {100: [0.10], 1000: [0.20], 10_000: [0.20]}
-    better = {100: [0.15], 200: [0.05, 0.15], 1000: [0.30]}
-    half, equal, never = efficiency(better, plain)
-    assert half.times == pytest.approx(math.sqrt(10))  # half way in the logarithm: 316 samples for 100
-    assert (equal.times, equal.reached) == (pytest.approx(0.5), True)
-    assert (never.times, never.reached) == (pytest.approx(10), False)  # at least ten times, as far as was looked
-    assert efficiency(plain, plain)[0].times == 1
+    better = {50: [0.05], 100: [0.15], 200: [0.05, 0.15], 1000: [0.30]}
+    less, half, equal, never = (one.times for one in efficiency(better, plain))
+    assert less == Times(2, "at most")  # the baseline's smallest budget was more than enough
+    assert half == Times(pytest.approx(math.sqrt(10)))  # half way in the logarithm: 316 samples for 100
+    assert equal == Times(pytest.approx(0.5))
+    assert never == Times(10, "at least")  # as far as was looked
+    assert (str(half), str(never)) == ("3.2", "at least 10.0")
+    assert [one.times for one in efficiency(plain, plain)] == [Times(1), Times(1), Times(0.1)]  # 0.2 was there earlier
+
+
+def test_interval_of_efficiency_by_hand():
+    plain = {100: [0.0, 0.1, 0.2], 1000: [0.2, 0.3, 0.4]}
+    (found,) = efficiency({100: [0.15, 0.2, 0.25]}, plain)
+    assert found.times == Times(pytest.approx(math.sqrt(10)))
+    assert found.lowest == Times(1, "at most")  # 0.15 against a baseline of 0.2
+    assert found.highest == Times(10, "at least")  # 0.25 against one that ends at 0.2
+
+
+@given(
+    scores=st.lists(st.floats(0, 1), min_size=3, max_size=3), plain=st.lists(st.floats(0, 1), min_size=9, max_size=9)
+)
+def test_interval_holds_the_mean(scores, plain):
+    (found,) = efficiency({100: scores}, {10: plain[:3], 100: plain[3:6], 1000: plain[6:]})
+    assert found.lowest.value * (1 - 1e-9) <= found.times.value <= found.highest.value * (1 + 1e-9)
 
 
 def test_a_baseline_that_gets_worse_counts_as_its_best():
     overtrained = {100: [0.1], 1000: [0.3], 10_000: [0.2]}
     (found,) = efficiency({100: [0.25]}, overtrained)
-    assert found.reached
-    assert 1 < found.times < 10
+    assert not found.times.sign
+    assert 1 < found.times.value < 10
 
 
 def test_one_number_a_task():
