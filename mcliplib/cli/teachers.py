@@ -19,6 +19,13 @@ def register(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train the heads on the training sets; a quarter of an hour")
     train.add_argument("--output", type=Path, metavar="DIR", help="where the heads go (default: data/teachers)")
+    train.add_argument(
+        "--wrong-captions",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the pictures that get another one's caption, from 0 to 1 (default: %(default)s)",
+    )
     add_threads(train)
     train.set_defaults(run=run_train)
     score = actions.add_parser("score", help="score each teacher, the ensemble, and the untrained baseline")
@@ -39,9 +46,11 @@ def run_train(args: argparse.Namespace) -> int:
 
     if args.output is not None and args.output.is_file():
         raise UserError(f"{args.output}: is a file; name a folder for --output")
+    if not 0 <= args.wrong_captions <= 1:
+        raise UserError(f"--wrong-captions must be from 0 to 1, got {args.wrong_captions}")
     use_threads(args.threads)
     start = time.perf_counter()
-    for path in train_teachers(args.output, progress=say_on_stderr):
+    for path in train_teachers(args.output, wrong_captions=args.wrong_captions, progress=say_on_stderr):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"trained in {time.perf_counter() - start:.0f} s")
     return 0

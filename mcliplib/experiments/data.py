@@ -1,7 +1,5 @@
 """What an experiment's runs train on and are scored on: parts of the sets, and captions as bad as the web's."""
 
-import hashlib
-from collections.abc import Collection
 from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
@@ -9,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from mcliplib.data import Sample, concept_of, load_samples
+from mcliplib.data.noise import part_of_one, wrong_captions
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
@@ -65,7 +64,7 @@ class PlanData:
         return [replace(one, caption=source.caption) for one, source in zip(samples, sources, strict=True)]
 
     def _with_wrong_captions_reinforced(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
-        """The teachers' embeddings of a wrong caption go with it. (The teachers were trained on the right ones.)"""
+        """The teachers' embeddings of a wrong caption go with it. (What they were trained on is another matter.)"""
         sources = self._caption_sources(samples)
         return [
             replace(one, caption=source.caption, text_emb=torch.cat([source.text_emb[:1], one.text_emb[1:]]))
@@ -77,25 +76,3 @@ class PlanData:
         by_key = {one.key: one for one in samples}
         of = wrong_captions(by_key, self.plan.wrong_captions)
         return [by_key[of.get(one.key, one.key)] for one in samples]
-
-
-def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
-    """Which pictures get another one's caption, and whose: key -> key. They pass them on in a ring.
-
-    The same keys give the same answer in any order, so plain and reinforced training see the same wrong captions.
-
-    Args:
-        keys: all pictures.
-        share: of them, from 0 to 1; a hash of the key decides which.
-    """
-    chosen = sorted((key for key in keys if part_of_one("caption", key) < share), key=lambda key: _hash("ring", key))
-    return dict(zip(chosen, chosen[1:] + chosen[:1], strict=True))
-
-
-def part_of_one(what: str, name: str) -> float:
-    """A stable hash, from 0 to below 1."""
-    return _hash(what, name)[0] / 256
-
-
-def _hash(what: str, name: str) -> bytes:
-    return hashlib.sha256(f"{what} {name}".encode()).digest()

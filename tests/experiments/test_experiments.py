@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from mcliplib.checkpoints import load_model
 from mcliplib.cli import main
+from mcliplib.data import load_samples
+from mcliplib.data.noise import with_wrong_captions, wrong_captions
 from mcliplib.errors import UserError
 from mcliplib.experiments import Times, efficiency, gather, load_plan, main_scores, plan_names, run_plan
 from mcliplib.experiments import runner as module
-from mcliplib.experiments.data import PlanData, wrong_captions
+from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan
 from mcliplib.train.data import load_reinforced
 
@@ -46,6 +48,15 @@ def test_wrong_captions_are_passed_on_in_a_ring(keys, share):
     assert len(of) < 2 or all(key != source for key, source in of.items())
 
 
+def test_a_wrong_caption_comes_with_its_keywords():
+    samples = load_samples("emoji-noto")
+    said = {(one.caption, tuple(one.meta["keywords"])) for one in samples}
+    wrong = with_wrong_captions(samples, 1.0)
+    assert [one.key for one in wrong] == [one.key for one in samples]
+    assert {(one.caption, tuple(one.meta["keywords"])) for one in wrong} == said
+    assert all(new.image is old.image for new, old in zip(wrong, samples, strict=True))
+
+
 def test_plain_and_reinforced_training_see_the_same_wrong_captions():
     base = {"preset": "mobileclip_pico", "batch_size": 8, "data": ["train"]}
     variants = {"plain": {}, "reinforced": {"reinforced": True, "data": ["train-reinforced"]}}
@@ -55,6 +66,8 @@ def test_plain_and_reinforced_training_see_the_same_wrong_captions():
     assert len(right) == len(plain)
     captions = {one.key: one.caption for one in plain}
     assert captions == {one.key: one.caption for one in reinforced}
+    teachers = with_wrong_captions(load_samples("train"), 0.5)  # what teachers of these captions are trained on
+    assert captions == {one.key: one.caption for one in teachers}
     changed = [one for one in reinforced if one.caption != right[one.key].caption]
     assert 0.45 < len(changed) / len(right) < 0.52
     by_caption = {str(one.caption): one.text_emb[0] for one in right.values()}

@@ -6,13 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
+from mcliplib.cli import main
 from mcliplib.data import load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate.retrieval import retrieval
 from mcliplib.reinforce.teachers import extra, make_teacher
 from mcliplib.reinforce.teachers.efficientnet import LiteTower
 from mcliplib.reinforce.teachers.ensemble import Ensemble
-from mcliplib.reinforce.teachers.heads import Heads
+from mcliplib.reinforce.teachers.heads import Heads, save_heads
 from mcliplib.reinforce.teachers.locked import LockedTeacher
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
@@ -132,10 +133,37 @@ def test_an_ensembles_similarity_is_the_mean(locked, clip):
     torch.testing.assert_close(together, (alone[0] + alone[1]) / 2, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", ["", "lit-lite9", "open_clip", "open_clip:ViT-L-14", "open_clip:no-such/openai"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "lit-lite9",
+        "lit-lite0:",
+        "conse-lite0:heads.safetensors",
+        "open_clip",
+        "open_clip:ViT-L-14",
+        "open_clip:no-such/openai",
+    ],
+)
 def test_unknown_teachers_are_refused(spec):
     with pytest.raises(UserError, match=r"open_clip"):
         make_teacher(spec)
+
+
+def test_heads_of_ones_own_by_name(locked, tmp_path):
+    save_heads(locked.heads, tmp_path / "own.safetensors", {"variant": "lite0"})
+    own = make_teacher(f"lit-lite0:{tmp_path / 'own.safetensors'}", text=locked.text)
+    assert own.name == "lit-lite0"
+    assert torch.equal(own.encode_texts(TEXTS), locked.encode_texts(TEXTS))
+    with pytest.raises(UserError, match=r"own.safetensors: heads of lite0, not of lite2"):
+        make_teacher(f"lit-lite2:{tmp_path / 'own.safetensors'}", text=locked.text)
+
+
+def test_teachers_of_wrong_captions_do_not_overwrite_the_shipped_ones(capsys):
+    assert main(["teachers", "train", "--wrong-captions", "0.5"]) == 2
+    assert "--output" in capsys.readouterr().err
+    assert main(["teachers", "train", "--wrong-captions", "1.5", "--output", "runs"]) == 2
+    assert "from 0 to 1" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(monkeypatch):

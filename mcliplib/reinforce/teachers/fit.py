@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
+from mcliplib.data.noise import with_wrong_captions
+from mcliplib.errors import UserError
 from mcliplib.reinforce.params import AugmentSettings
 from mcliplib.reinforce.teachers.conse import LiteFeatures
 from mcliplib.reinforce.teachers.heads import save_heads
@@ -66,26 +68,34 @@ def _texts(samples: Sequence[Sample], text: MiniLM) -> Tensor:
     return found[[index[way] for way in said]].clone().reshape(len(samples), len(WEIGHTS), WIDTH)
 
 
-def train_teachers(output: Path | None = None, *, progress: Callable[[str], None] = lambda _: None) -> list[Path]:
+def train_teachers(
+    output: Path | None = None, *, wrong_captions: float = 0.0, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Train the heads of every variant on all training sets and write one file each.
 
     Args:
         output: folder; `data/teachers` unless given.
+        wrong_captions: share of the pictures that have another one's caption and keywords, the same ones as in the
+            experiments; for teachers that know no more about the training pictures than their student.
         progress: told what is being done.
 
     Returns:
         The files.
 
     Raises:
-        UserError: the extra `teachers` is not installed, or there is no data folder.
+        UserError: the extra `teachers` is not installed, there is no data folder, or the shipped teachers would be
+            overwritten by ones of wrong captions.
     """
+    if wrong_captions and output is None:
+        raise UserError("teachers of wrong captions need a folder of their own: name one with --output")
     text = MiniLM()
-    samples = load_samples(list_datasets("train"))
+    samples = with_wrong_captions(load_samples(list_datasets("train")), wrong_captions)
+    noted = {"wrong_captions": str(wrong_captions)} if wrong_captions else {}
     paths = []
     for variant, settings in SETTINGS.items():
         data = head_data(variant, samples, text, progress=progress)
         heads = train_heads(data, settings, lambda epoch, loss: progress(f"epoch {epoch}: loss {loss:.3f}"))
         path = (output or data_root() / "teachers") / f"{variant}.safetensors"
-        save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings)})
+        save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings), **noted})
         paths.append(path)
     return paths

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import data_root
+from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.teachers.batching import in_batches
 from mcliplib.reinforce.teachers.conse import LiteFeatures
@@ -33,7 +34,7 @@ class LockedTeacher:
         name: for manifests; "lit-VARIANT" unless given.
 
     Raises:
-        UserError: the extra `teachers` is not installed, or there are no trained heads.
+        UserError: the extra `teachers` is not installed, or there are no heads, or they are of the other variant.
     """
 
     dim = WIDTH
@@ -49,7 +50,10 @@ class LockedTeacher:
     ) -> None:
         self.name, self.device = name or f"lit-{variant}", torch.device(device)
         if not isinstance(heads, Heads):
-            heads, about = load_heads(heads_path(variant) if heads is None else Path(heads))
+            path = heads_path(variant) if heads is None else Path(heads)
+            heads, about = load_heads(path)
+            if (made_for := about.get("variant", variant)) != variant:
+                raise UserError(f"{path}: heads of {made_for}, not of {variant}")
         else:
             about = {}
         self.heads = heads.eval().to(self.device)

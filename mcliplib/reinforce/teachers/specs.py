@@ -1,4 +1,7 @@
-"""Teachers by name: `lit-lite0`, `lit-lite2`, `open_clip:ViT-L-14/openai`; the untrained baseline is `conse-lite2`."""
+"""Teachers by name: `lit-lite0`, `lit-lite2`, `open_clip:ViT-L-14/openai`; the untrained baseline is `conse-lite2`.
+
+`lit-lite0:FILE` has the heads of a file that `mcliplib teachers train` wrote.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -28,8 +31,8 @@ def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM
     """A teacher from its name; only then are its libraries imported.
 
     Args:
-        spec: one of `LOCAL`, or `open_clip:NAME/TAG` with a model and a tag of pretrained weights that open_clip knows,
-            or a checkpoint file as the tag.
+        spec: one of `LOCAL`, `lit-VARIANT:FILE` with heads of one's own, or `open_clip:NAME/TAG` with a model and a tag
+            of pretrained weights that open_clip knows, or a checkpoint file as the tag.
         device: where it runs.
         text: a MiniLM to share between local teachers.
 
@@ -44,10 +47,11 @@ def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM
         from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
 
         return OpenClipTeacher(name, tag, device)
-    if spec not in LOCAL:
-        raise UserError(f"unknown teacher {spec!r}: it is one of {', '.join(LOCAL)}, or open_clip:NAME/TAG")
+    if kind not in LOCAL or (rest and not kind.startswith("lit-")) or spec.endswith(":"):
+        known = f"{', '.join(LOCAL)}, lit-lite0:FILE with heads of your own, or open_clip:NAME/TAG"
+        raise UserError(f"unknown teacher {spec!r}: it is one of {known}")
     from mcliplib.reinforce.teachers.heads import Heads
     from mcliplib.reinforce.teachers.locked import LockedTeacher
 
-    kind, _, variant = spec.partition("-")
-    return LockedTeacher(variant, device, heads=Heads() if kind == "conse" else None, text=text, name=spec)
+    way, _, variant = kind.partition("-")
+    return LockedTeacher(variant, device, heads=Heads() if way == "conse" else rest or None, text=text, name=kind)

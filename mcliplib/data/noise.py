@@ -1,0 +1,45 @@
+"""Captions as bad as the web's: a share of the pictures gets what was said of another one."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from mcliplib.data.sample import Sample
+
+
+def with_wrong_captions(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """The same pictures; a share of them has the caption and the keywords of another one.
+
+    Args:
+        samples: with different keys.
+        share: see `wrong_captions`.
+    """
+    by_key = {one.key: one for one in samples}
+    of = wrong_captions(by_key, share)
+    sources = [by_key[of.get(one.key, one.key)] for one in samples]
+    return [
+        replace(one, caption=source.caption, meta={**one.meta, "keywords": source.meta.get("keywords", [])})
+        for one, source in zip(samples, sources, strict=True)
+    ]
+
+
+def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
+    """Which pictures get another one's caption, and whose: key -> key. They pass them on in a ring.
+
+    The same keys give the same answer in any order, so plain and reinforced training see the same wrong captions.
+
+    Args:
+        keys: all pictures.
+        share: of them, from 0 to 1; a hash of the key decides which.
+    """
+    chosen = sorted((key for key in keys if part_of_one("caption", key) < share), key=lambda key: _hash("ring", key))
+    return dict(zip(chosen, chosen[1:] + chosen[:1], strict=True))
+
+
+def part_of_one(what: str, name: str) -> float:
+    """A stable hash, from 0 to below 1."""
+    return _hash(what, name)[0] / 256
+
+
+def _hash(what: str, name: str) -> bytes:
+    return hashlib.sha256(f"{what} {name}".encode()).digest()
