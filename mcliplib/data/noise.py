@@ -3,8 +3,17 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from mcliplib.data.sample import Sample
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+_S = TypeVar("_S", bound=_Keyed)
 
 
 def with_wrong_captions(samples: Sequence[Sample], share: float) -> list[Sample]:
@@ -14,13 +23,22 @@ def with_wrong_captions(samples: Sequence[Sample], share: float) -> list[Sample]
         samples: with different keys.
         share: see `wrong_captions`.
     """
-    by_key = {one.key: one for one in samples}
-    of = wrong_captions(by_key, share)
-    sources = [by_key[of.get(one.key, one.key)] for one in samples]
     return [
         replace(one, caption=source.caption, meta={**one.meta, "keywords": source.meta.get("keywords", [])})
-        for one, source in zip(samples, sources, strict=True)
+        for one, source in zip(samples, caption_sources(samples, share), strict=True)
     ]
+
+
+def caption_sources(samples: Sequence[_S], share: float) -> list[_S]:
+    """For each sample the one whose caption it has: itself, or another.
+
+    Args:
+        samples: with different keys.
+        share: see `wrong_captions`.
+    """
+    by_key = {one.key: one for one in samples}
+    of = wrong_captions(by_key, share)
+    return [by_key[of.get(one.key, one.key)] for one in samples]
 
 
 def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:

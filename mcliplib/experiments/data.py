@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 
 from mcliplib.data import Sample, concept_of, load_samples
-from mcliplib.data.noise import part_of_one, wrong_captions
+from mcliplib.data.noise import caption_sources, part_of_one
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
@@ -16,8 +15,6 @@ from mcliplib.reinforce.format import ReinforcedSample
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult
-
-_S = TypeVar("_S", Sample, ReinforcedSample)
 
 
 class PlanData:
@@ -60,19 +57,13 @@ class PlanData:
         return part_of_one("holdout", concept_of(caption)) < self.plan.holdout
 
     def _with_wrong_captions(self, samples: list[Sample]) -> list[Sample]:
-        sources = self._caption_sources(samples)
+        sources = caption_sources(samples, self.plan.wrong_captions)
         return [replace(one, caption=source.caption) for one, source in zip(samples, sources, strict=True)]
 
     def _with_wrong_captions_reinforced(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
         """The teachers' embeddings of a wrong caption go with it. (What they were trained on is another matter.)"""
-        sources = self._caption_sources(samples)
+        sources = caption_sources(samples, self.plan.wrong_captions)
         return [
             replace(one, caption=source.caption, text_emb=torch.cat([source.text_emb[:1], one.text_emb[1:]]))
             for one, source in zip(samples, sources, strict=True)
         ]
-
-    def _caption_sources(self, samples: list[_S]) -> list[_S]:
-        """For each sample the one whose caption it has: itself, or another."""
-        by_key = {one.key: one for one in samples}
-        of = wrong_captions(by_key, self.plan.wrong_captions)
-        return [by_key[of.get(one.key, one.key)] for one in samples]
