@@ -31,7 +31,8 @@ book: env ## Execute every chapter and build the book in book/_build/html
 	@echo "Open $(SITE)/index.html, or run: make serve"
 
 test: lint ## Run everything that must hold: lint, types, then all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
+	$(BIN)/python -m pytest tests/book tests/notebooks
 
 lint: env ## Check style, format and types
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ class Tokenizer:
 def restrict_vocab(texts: Iterable[str]) -> tuple[int, ...]:
     """The ascending CLIP ids that the texts use, with all byte tokens and start and end of text."""
     bpe = _clip_bpe()
-    used = {clip_id for text in texts for clip_id in bpe.encode(text)}
+    used = {clip_id for text in set(texts) for clip_id in bpe.encode(text)}
     return tuple(sorted(used | set(range(BYTE_TOKENS)) | {bpe.sot_token_id, bpe.eot_token_id}))
 
 

@@ -118,7 +118,7 @@ def reinforced(tmp_path):
 def test_kill_9_and_resume_on_the_command_line(tmp_path, kind, request):
     """The real command, really killed, three times at random moments: the weights are those of an undisturbed run."""
     flags = (
-        "--preset mobileclip_pico --samples 1600 --batch-size 16 --image-size 32 --context-length 12 --save-every 2 "
+        "--preset mobileclip_pico --samples 640 --batch-size 16 --image-size 32 --context-length 12 --save-every 2 "
         "--ema 0.99 --seed 5"
     )
     data = ["emoji-noto"] if kind == "plain" else [str(request.getfixturevalue("reinforced")), "--reinforced"]
