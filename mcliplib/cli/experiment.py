@@ -73,7 +73,7 @@ def run_show(args: argparse.Namespace) -> int:
         for samples, scores in curve.items():
             line = f"{variant:16} {samples:>10,}  {fmean(scores):6.2%}  ({', '.join(f'{one:.2%}' for one in scores)})"
             if (one := worth.get(samples)) and variant != plan.baseline:
-                line += f"  {one.times} times ({one.lowest} to {one.highest})"
+                line += f"  {one.times} times ({one.interval()})"
             print(line)
     if args.record:
         _record(args)

@@ -78,6 +78,10 @@ class Efficiency:
     lowest: Times
     highest: Times
 
+    def interval(self) -> str:
+        """Both ends in words; one where they are the same."""
+        return " to ".join(dict.fromkeys(map(str, (self.lowest, self.highest))))
+
 
 def efficiency(better: Curve, baseline: Curve) -> list[Efficiency]:
     """For each budget of the better way, the baseline's budget for the same score, as a ratio.

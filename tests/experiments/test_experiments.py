@@ -214,6 +214,9 @@ def test_interval_of_efficiency_by_hand():
     assert found.times == Times(pytest.approx(math.sqrt(10)))
     assert found.lowest == Times(1, "at most")  # 0.15 against a baseline of 0.2
     assert found.highest == Times(10, "at least")  # 0.25 against one that ends at 0.2
+    assert found.interval() == "at most 1.0 to at least 10.0"
+    (never,) = efficiency({100: [0.5, 0.6]}, plain)
+    assert never.interval() == "at least 10.0"
 
 
 @given(
