@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from mcliplib.data import Sample, concept_of, load_samples
-from mcliplib.data.noise import caption_sources, part_of_one
+from mcliplib.data.noise import caption_sources, part_of_one, with_wrong_captions
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
@@ -30,12 +30,12 @@ class PlanData:
         if not settings.reinforced:
             if settings.data not in self._plain:
                 samples = [one for one in load_samples(settings.data) if self._is_used(one.key, one.caption)]
-                self._plain[settings.data] = PairData(self._with_wrong_captions(samples))
+                self._plain[settings.data] = PairData(with_wrong_captions(samples, self.plan.wrong_captions))
             return self._plain[settings.data]
         if settings.data not in self._reinforced:
             whole = load_reinforced(settings.data)
             kept = [one for one in whole.samples if self._is_used(one.key, str(one.caption))]
-            self._reinforced[settings.data] = replace(whole, samples=self._with_wrong_captions_reinforced(kept))
+            self._reinforced[settings.data] = replace(whole, samples=self._with_wrong_captions(kept))
         return self._reinforced[settings.data].part_for(settings)
 
     def scores(self, trained: TrainResult) -> dict[str, dict[str, dict[str, float]]]:
@@ -56,11 +56,7 @@ class PlanData:
         """All pictures of a concept are on one side."""
         return part_of_one("holdout", concept_of(caption)) < self.plan.holdout
 
-    def _with_wrong_captions(self, samples: list[Sample]) -> list[Sample]:
-        sources = caption_sources(samples, self.plan.wrong_captions)
-        return [replace(one, caption=source.caption) for one, source in zip(samples, sources, strict=True)]
-
-    def _with_wrong_captions_reinforced(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
+    def _with_wrong_captions(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
         """The teachers' embeddings of a wrong caption go with it. (What they were trained on is another matter.)"""
         sources = caption_sources(samples, self.plan.wrong_captions)
         return [

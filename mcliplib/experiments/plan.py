@@ -108,21 +108,52 @@ def load_plan(name: str) -> Plan:
         raise UserError(f"no experiment {name!r}; there is {', '.join(plan_names())}, or a .yaml file") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict) or (missing := [member for member in _MEMBERS if member not in values]):
-        raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
-    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES, "baseline"}):
-        raise UserError(f"{path}: unknown: {', '.join(unknown)}")
-    if (baseline := values.get("baseline")) not in (None, *values["variants"]):
-        raise UserError(f"{path}: the baseline {baseline!r} is not among the variants: {', '.join(values['variants'])}")
+    values = _checked(values, path)
     plan = Plan(
         path.stem,
         values["about"],
-        load_plan(values["base"]).base if isinstance(values["base"], str) else values["base"],
+        values["base"] if isinstance(values["base"], dict) else load_plan(values["base"]).base,
         values["variants"],
         tuple(values["budgets"]),
         tuple(values["seeds"]),
-        baseline,
+        values.get("baseline"),
         **{name: float(values[name]) for name in _SHARES if name in values},
     )
     list(plan.runs())  # bad settings are found now, not after hours
     return plan
+
+
+def _checked(values: Any, path: Path) -> dict[str, Any]:
+    """The content of a plan's file, of the right types.
+
+    Raises:
+        UserError: names what is not.
+    """
+    if not isinstance(values, dict) or any(member not in values for member in _MEMBERS):
+        missing = [member for member in _MEMBERS if not isinstance(values, dict) or member not in values]
+        raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
+    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES, "baseline"}):
+        raise UserError(f"{path}: unknown: {', '.join(unknown)}")
+    if not isinstance(values["base"], dict | str) or values["base"] == path.stem:
+        raise UserError(f"{path}: base must be settings, or the name of another experiment")
+    if not isinstance(values["variants"], dict):
+        raise UserError(f"{path}: variants must be `name: {{settings}}` lines")
+    variants = {str(name): changes or {} for name, changes in values["variants"].items()}
+    for name, changes in variants.items():
+        if not isinstance(changes, dict):
+            raise UserError(f"{path}: the variant {name} must hold settings, got {changes!r}")
+        _check_whole_numbers(changes.get("budgets", [1]), f"{path}: budgets of the variant {name}")
+    for member in ("budgets", "seeds"):
+        _check_whole_numbers(values[member], f"{path}: {member}")
+    if (baseline := values.get("baseline")) not in (None, *variants):
+        raise UserError(f"{path}: the baseline {baseline!r} is not among the variants: {', '.join(variants)}")
+    for name in _SHARES:
+        share = values.get(name, 0)
+        if not (isinstance(share, int | float) and 0 <= share <= 1):
+            raise UserError(f"{path}: {name} must be a share from 0 to 1, got {share!r}")
+    return {**values, "variants": variants}
+
+
+def _check_whole_numbers(found: Any, where: str) -> None:
+    if not (isinstance(found, list) and found and all(type(one) is int for one in found)):
+        raise UserError(f"{where} must be a list of whole numbers, got {found!r}")

@@ -48,11 +48,14 @@ def run_plan(
         progress: told what is being done.
 
     Raises:
-        UserError: the plan has no such variant.
+        UserError: the plan has no such variant, or `output` cannot be a folder.
     """
     if unknown := sorted({*(variants or ())} - {*plan.variants}):
         raise UserError(f"no variant {', '.join(unknown)} in {plan.name}; there is {', '.join(plan.variants)}")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be a folder for the results ({error.strerror})") from error
     data = PlanData(plan)
     for number, run in enumerate(one for one in plan.runs() if one.variant in (variants or plan.variants)):
         if number % share[1] != share[0] or run.name in gather(plan, output):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -29,7 +30,7 @@ class TrainingData(Protocol):
         """All texts that training may show, for the vocabulary."""
 
     def digest(self) -> str:
-        """A hash of keys and texts in order: what the vocabulary and the order of the batches depend on."""
+        """A hash of all but the pictures, in order: a run goes on only with the data that it began with."""
 
     def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> MakeBatch:
         """The sequence of batches of a run."""
@@ -86,8 +87,10 @@ class ReinforcedData:
         return (text for one in self.samples for text in (str(one.caption), *one.synthetic_captions))
 
     def digest(self) -> str:
-        """See TrainingData."""
-        return _digest((one.key, one.caption, one.synthetic_captions, one.augmentations) for one in self.samples)
+        """See TrainingData; the teachers' answers belong to it."""
+        said = ((one.key, one.caption, one.synthetic_captions, one.augmentations) for one in self.samples)
+        answers = (rows.numpy().tobytes() for one in self.samples for rows in (one.image_emb, one.text_emb))
+        return _digest(chain([self.teacher_dims], said, answers))
 
     def batches(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int) -> ReinforcedBatches:
         """See TrainingData."""
@@ -115,7 +118,7 @@ class ReinforcedData:
         Args:
             views: the first so many augmentations; all if None.
             captions: the first so many synthetic captions.
-            teachers: which ones, by their place.
+            teachers: which ones, by their place, in any order.
 
         Raises:
             UserError: more is asked for than there is.
@@ -127,12 +130,14 @@ class ReinforcedData:
                 raise UserError(f"{name} must be from {least} to {there[name]}, which the set has, got {wanted}")
         known = range(len(self.teacher_dims))
         kept = tuple(known if teachers is None else teachers)
-        if not kept or not set(kept) <= set(known):
-            raise UserError(f"teachers must be places among the set's {len(known)}, counted from 0, got {list(kept)}")
+        if not kept or not set(kept) <= set(known) or len(set(kept)) < len(kept):
+            raise UserError(
+                f"teachers must be different places among the set's {len(known)}, counted from 0, got {list(kept)}"
+            )
 
         def columns(rows: Tensor) -> Tensor:
             parts = rows.split(self.teacher_dims, dim=1)
-            return torch.cat([parts[place] for place in kept], dim=1) if len(kept) < len(known) else rows
+            return torch.cat([parts[place] for place in kept], dim=1) if kept != tuple(known) else rows
 
         samples = [
             replace(
@@ -190,5 +195,5 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
 def _digest(parts: Iterable[object]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(repr(part).encode())
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
     return digest.hexdigest()

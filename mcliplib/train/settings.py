@@ -1,6 +1,7 @@
 """What a training run depends on: one flat record, loadable from YAML, each field also a command-line flag."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -21,7 +22,6 @@ LOWEST = {
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
-    "clip_norm": 0,
     "image_size": 32,
     "context_length": 3,
     "seed": 0,
@@ -109,6 +109,12 @@ class TrainSettings:
             raise UserError(f"unknown model {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.dtype not in get_args(DType):
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(get_args(DType))}")
+        if not self.data:
+            raise UserError("data names no set")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if any(isinstance(one, float) and not math.isfinite(one) for one in _each(value)):
+                raise UserError(f"{field.name} must be finite, got {value}")
         for name, low in LOWEST.items():
             if getattr(self, name) is not None and getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
@@ -116,9 +122,11 @@ class TrainSettings:
             raise UserError(f"beta2 must be in [0, 1), got {self.beta2}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: a contrastive loss needs something to contrast")
+        if self.clip_norm <= 0:
+            raise UserError(f"clip_norm must be positive, got {self.clip_norm}; a large one cuts nothing")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema must be in (0, 1), got {self.ema}")
-        for name in ("distill_weight", "synthetic_share"):
+        for name in ("distill_weight", "synthetic_share", "mirror", "keyword_captions"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not self.teacher_scales or min(self.teacher_scales) <= 0:
@@ -133,6 +141,10 @@ class TrainSettings:
             raise UserError(f"min_crop must be in (0, 1], got {self.min_crop}")
         if not 0 <= self.jitter < 1:
             raise UserError(f"jitter must be in [0, 1), got {self.jitter}")
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def load_settings(path: str | Path, **overrides: Any) -> TrainSettings:
@@ -172,6 +184,8 @@ def _fitted(name: str, value: Any, hint: Any, source: str) -> Any:
     if value is None and type(None) in get_args(hint):
         return None
     wanted = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    if value is None:
+        raise UserError(f"{source}: {name} must be {getattr(wanted, '__name__', wanted)}, got None")
     if get_origin(wanted) is tuple:
         values = value if isinstance(value, list | tuple) else (value,)
         return tuple(_fitted(name, one, get_args(wanted)[0], source) for one in values)
@@ -183,5 +197,5 @@ def _fitted(name: str, value: Any, hint: Any, source: str) -> Any:
         if wanted is int and float(value) != int(value):
             raise ValueError
         return wanted(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{source}: {name} must be {wanted.__name__}, got {value!r}") from None

@@ -18,6 +18,7 @@ from mcliplib.experiments import runner as module
 from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan
 from mcliplib.train.data import load_reinforced
+from mcliplib.train.settings import TrainSettings
 
 PLAN = """
 about: Is a test worth its time?
@@ -97,6 +98,38 @@ def test_a_plan_may_have_the_base_of_another(plan):
 def test_a_variant_may_have_budgets_of_its_own(plan):
     plan.write_text(PLAN.replace("slow: {", "slow: {budgets: [16, 64], "))
     assert [run.name for run in load_plan(str(plan)).runs()] == ["slow-16-0", "quick-16-0", "quick-32-0", "slow-64-0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        ("budgets: [16, 32]", "budgets: 1000", "budgets must be a list of whole numbers, got 1000"),
+        ("seeds: [0]", "seeds: 3", "seeds must be a list of whole numbers"),
+        ("slow: {", "slow: {budgets: 16, ", "budgets of the variant slow must be a list"),
+        ("slow: {learning_rate: 1.0e-4}", "slow: fast", "the variant slow must hold settings, got 'fast'"),
+        ("base: {", "base: tiny #", "base must be settings, or the name of another experiment"),
+        ("holdout: 0.5", "holdout: half", "holdout must be a share from 0 to 1, got 'half'"),
+        ("holdout: 0.5", "wrong_captions: 50", "wrong_captions must be a share from 0 to 1, got 50"),
+        ("seeds: [0]\n", "", "missing: seeds"),
+        ("about:", "budget: [1]\nabout:", "unknown: budget"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_named(plan, line, instead, message):
+    assert line in PLAN
+    plan.write_text(PLAN.replace(line, instead))
+    with pytest.raises(UserError, match=message):
+        load_plan(str(plan))
+
+
+def test_a_variant_may_change_nothing(plan):
+    plan.write_text(PLAN.replace("slow: {learning_rate: 1.0e-4}", "slow: "))
+    assert next(load_plan(str(plan)).runs()).settings.learning_rate == TrainSettings().learning_rate
+
+
+def test_results_need_a_folder(plan, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert main(["experiment", "run", str(plan), "--output", str(tmp_path / "taken")]) == 2
+    assert "cannot be a folder" in capsys.readouterr().err
 
 
 def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, monkeypatch):

@@ -288,8 +288,28 @@ def test_a_part_of_a_set_is_the_same_with_less(folder):
     assert torch.equal(second(0).pixels, whole.part().batches(settings, TOKENIZER, 32)(0).pixels)
     with pytest.raises(UserError, match="views must be from 1 to"):
         whole.part(views=99)
-    with pytest.raises(UserError, match="teachers must be places among the set's 2"):
-        whole.part(teachers=(2,))
+    for teachers in ((2,), (), (0, 0)):
+        with pytest.raises(UserError, match="teachers must be different places among the set's 2"):
+            whole.part(teachers=teachers)
+
+
+def test_teachers_come_in_the_order_asked_for(folder):
+    whole = load_reinforced(str(folder))
+    turned = whole.part(teachers=(1, 0))
+    assert turned.teacher_dims == DIMS[::-1]
+    for one, of in zip(turned.samples, whole.samples, strict=True):
+        for rows, both in ((one.image_emb, of.image_emb), (one.text_emb, of.text_emb)):
+            assert torch.equal(rows, torch.cat([both[:, DIMS[0] :], both[:, : DIMS[0]]], dim=1))
+
+
+def test_a_run_does_not_go_on_with_other_answers_of_the_teachers(folder, tmp_path):
+    whole = load_reinforced(str(folder))
+    settings = TrainSettings(preset="mobileclip_pico", reinforced=True, batch_size=8, samples=16, image_size=32)
+    train(settings, tmp_path, data=whole)
+    train(settings, tmp_path, resume=True, data=load_reinforced(str(folder)))
+    other = replace(whole, samples=[replace(one, text_emb=-one.text_emb) for one in whole.samples])
+    with pytest.raises(UserError, match="other data under the same names"):
+        train(settings, tmp_path, resume=True, data=other)
 
 
 def test_other_samples_have_views_of_their_own(folder):
