@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from mcliplib.data import Sample, read_shards
 from mcliplib.data.reader import Paths, existing
+from mcliplib.errors import UserError
 from mcliplib.reinforce.format import ReinforcedSample
 from mcliplib.reinforce.params import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
@@ -81,13 +82,25 @@ def reinforced_stream(
         buffer: samples among which the next one is drawn.
 
     Raises:
-        UserError: a shard does not exist, or samples are damaged (while reading).
+        UserError: a shard does not exist or has none of images, or samples are damaged (while reading).
     """
     names = existing(shards, cure=_CURE)
-    pictures = dict(zip(names, existing(images, cure=_CURE), strict=True)) if images is not None else {}
+    pictures = _pictures_of(names, images)
     read = partial(_read, pictures=pictures, settings=settings, teacher_dims=teacher_dims)
     make = partial(_reinforced, tokenizer=tokenizer, image_size=image_size, settings=settings, seed=seed, epoch=epoch)
     return _stream(names, read, make, _reinforced_batch, batch_size, seed, epoch, workers, buffer)
+
+
+def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
+    """The shard with the images of each reinforced one."""
+    if images is None:
+        return {}
+    found = existing(images, cure=_CURE)
+    if len(found) != len(names):
+        raise UserError(
+            f"{len(names)} reinforced shards need as many shards of images, in their order; got {len(found)}"
+        )
+    return dict(zip(names, found, strict=True))
 
 
 _BURST = 64  # samples, without decoded pictures

@@ -198,6 +198,8 @@ def test_the_release_streams_with_its_images(release, tmp_path):
     images = write_shard(tmp_path / "images.tar", [sample(n) for n in range(NUMBER)])
     stream = reinforced_stream([release], TOKENIZER, images=[images], image_size=32, batch_size=8)
     assert sum(len(batch.pixels) for batch in stream) == NUMBER
+    with pytest.raises(UserError, match="1 reinforced shards need as many shards of images"):
+        reinforced_stream([release], TOKENIZER, images=[images, images], image_size=32, batch_size=8)
 
 
 def test_plain_shards_stream_too(plain):
