@@ -97,9 +97,7 @@ def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
         return {}
     found = existing(images, cure=_CURE)
     if len(found) != len(names):
-        raise UserError(
-            f"{len(names)} reinforced shards need as many shards of images, in order; got {len(found)}"
-        )
+        raise UserError(f"{len(names)} reinforced shards need as many shards of images, in order; got {len(found)}")
     return dict(zip(names, found, strict=True))
 
 
