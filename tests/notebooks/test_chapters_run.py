@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FAILED = ROOT / "tests/_failed"
-SECONDS = 60
+SECONDS = 60  # on two quiet cores
+NOISE = 1.5  # what the machine of the day may add
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "book").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -34,4 +35,4 @@ def test_chapter(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         shutil.copy(output, FAILED)
         raise
     seconds = time.perf_counter() - start
-    assert seconds < SECONDS, f"{seconds:.0f} s: what a chapter computes in fast mode must fit"
+    assert seconds < NOISE * SECONDS, f"{seconds:.0f} s: what a chapter computes in fast mode must fit"
