@@ -129,8 +129,7 @@ def _checked(values: Any, path: Path) -> dict[str, Any]:
     Raises:
         UserError: names what is not.
     """
-    if not isinstance(values, dict) or any(member not in values for member in _MEMBERS):
-        missing = [member for member in _MEMBERS if not isinstance(values, dict) or member not in values]
+    if missing := [member for member in _MEMBERS if not isinstance(values, dict) or member not in values]:
         raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
     if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES, "baseline"}):
         raise UserError(f"{path}: unknown: {', '.join(unknown)}")

@@ -65,12 +65,12 @@ def train(
         if data is None:
             data = load_data(settings) if samples is None else PairData(samples)
         learner = _new_learner(settings, data)
-        at = Resumed(0, 0.0, math.nan)
+        at, digest = Resumed(0, 0.0, math.nan), data.digest()
         if (directory / STATE_FILE).exists():
-            at = load_state(directory, settings, data.digest(), learner)
+            at = load_state(directory, settings, digest, learner)
             log.info("continuing at step %d of %d", at.step, settings.steps)
-        check_agreement(str(directory), (at.step, data.digest()))
-        loss, seconds = _run(settings, directory, learner, data, at)
+        check_agreement(str(directory), (at.step, digest))
+        loss, seconds = _run(settings, directory, learner, data, digest, at)
         model, path = learner.result.eval().cpu(), directory / MODEL_FILE
         if rank() == 0:
             save_checkpoint(model, path, metadata={"trained_on": " ".join(settings.data)})
@@ -117,10 +117,15 @@ def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
 
 
 def _run(
-    settings: TrainSettings, directory: Path, learner: Learner, data: PairData | ReinforcedData, at: Resumed
+    settings: TrainSettings,
+    directory: Path,
+    learner: Learner,
+    data: PairData | ReinforcedData,
+    digest: str,
+    at: Resumed,
 ) -> tuple[float, float]:
     """From where the run stands to its end; returns the last loss and the seconds spent."""
-    model, digest, loss_of = learner.model, data.digest(), loss_for(settings, data)
+    model, loss_of = learner.model, loss_for(settings, data)
     batches: MakeBatch = data.batches(settings, get_tokenizer(model), model.config.image.image_size)
     began, seen = time.perf_counter() - at.seconds, at.step * settings.batch_size
     with Report(directory, pairs=settings.samples, seen=seen, from_step=at.step) as report:
