@@ -1,5 +1,6 @@
 """The evaluation suite: every task of the evaluation sets, read from their cards."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,27 @@ def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
         return {"top1": result.top1} if result.classes <= 5 else {"top1": result.top1, "top5": result.top5}
     ways = result._asdict().items()
     return {f"{way}_r{depth}": value for way, recalls in ways for depth, value in recalls.items()}
+
+
+def constant_answer(task: str) -> float:
+    """What it scores, at the first answer, to name the most frequent class of a task whatever the picture is.
+
+    A student below it has learned nothing that this task would show. A retrieval task has no such answer: 0.
+
+    Args:
+        task: "set/task", as `evaluate_suite` names it.
+
+    Raises:
+        UserError: no such set, or no such task in it.
+    """
+    name, _, kind = task.partition("/")
+    tasks = get_card(name)["tasks"]
+    if kind not in tasks:
+        raise UserError(f"{name} has no task {kind!r}; there is {', '.join(tasks) or 'none'}")
+    if tasks[kind]["kind"] == "retrieval":
+        return 0.0
+    labels = Counter(sample.meta[tasks[kind]["label_field"]] for sample in load_samples(name))
+    return max(labels.values()) / labels.total()
 
 
 def _evaluate(

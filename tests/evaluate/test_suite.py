@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import mcliplib
-from mcliplib.data import get_card, list_datasets
+from mcliplib.data import get_card, list_datasets, load_samples
+from mcliplib.errors import UserError
 from mcliplib.evaluate import suite
-from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES
+from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,18 @@ def test_every_task_of_the_evaluation_sets_has_scores(model):
     assert set(scores) == expected
     assert "top5" not in scores["gcompris-activities/activities"], "five answers out of four classes"
     assert all(0 <= score <= 1 for row in scores.values() for score in row.values())
+
+
+def test_the_constant_answer_is_the_best_that_an_encoder_blind_to_pictures_scores():
+    name, task = "gcompris-activities", "activities"
+    spec, samples = get_card(name)["tasks"][task], load_samples(name)
+    classes = torch.eye(len(spec["classes"]))
+    labels = torch.tensor([spec["classes"].index(sample.meta[spec["label_field"]]) for sample in samples])
+    blind = [zero_shot(one.expand(len(labels), -1), classes, labels).top1 for one in classes]
+    assert suite.constant_answer(f"{name}/{task}") == pytest.approx(max(blind))
+    assert suite.constant_answer("tuxpaint-heldout/retrieval") == 0
+
+
+def test_a_task_that_a_set_does_not_have_is_refused_with_those_that_it_has():
+    with pytest.raises(UserError, match="gcompris-activities has no task 'sleeping'; there is activities"):
+        suite.constant_answer("gcompris-activities/sleeping")
