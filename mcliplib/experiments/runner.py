@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +19,8 @@ from mcliplib.experiments.curves import curves, efficiency
 from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan, Run
 from mcliplib.precision import computed
+from mcliplib.reinforce.manifest import MANIFEST
+from mcliplib.train.data import image_shards
 from mcliplib.train.metrics import METRICS_FILE, read_metrics
 from mcliplib.train.record import curve
 from mcliplib.train.settings import TrainSettings
@@ -103,10 +106,12 @@ def _fits(result: Mapping[str, Any], run: Run) -> bool:
 
 @cache
 def _shards_sha256(names: tuple[str, ...]) -> str | None:
-    """A hash of the shards' bytes; None where they are not here."""
+    """A hash of the shards' bytes, those with a reinforced set's pictures among them; None where any is not here."""
     digest = hashlib.sha256()
     try:
-        for path in (path for name in names for path in shard_paths(name)):
+        own = [path for name in names for path in shard_paths(name)]
+        made = [folder for folder in dict.fromkeys(path.parent for path in own) if (folder / MANIFEST).exists()]
+        for path in chain(own, *map(image_shards, made)):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     except (UserError, OSError):
         return None

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -178,8 +179,7 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
     """
     shards = [path for name in ([names] if isinstance(names, str) else names) for path in shard_paths(name)]
     folders = list(dict.fromkeys(path.parent for path in shards))
-    known = {folder: read_finished(folder) for folder in folders}
-    ways = {folder: made_with(found) for folder, found in known.items()}
+    ways = {folder: made_with(read_finished(folder)) for folder in folders}
     first = ways[folders[0]]
     for folder, way in ways.items():
         if way != first:
@@ -187,9 +187,18 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
     samples: list[ReinforcedSample] = []
     for folder in folders:
         own = [path for path in shards if path.parent == folder]
-        images = [path for name in known[folder].get("images", []) for path in shard_paths(name)]
-        samples += read_reinforced(own, images=images or None, settings=first.augment, teacher_dims=first.teacher_dims)
+        images = image_shards(folder) or None
+        samples += read_reinforced(own, images=images, settings=first.augment, teacher_dims=first.teacher_dims)
     return ReinforcedData(samples, first.teacher_dims, first.augment)
+
+
+def image_shards(folder: Path) -> list[Path]:
+    """The shards that hold the pictures of a reinforced set without images; none where it has its own.
+
+    Raises:
+        UserError: `folder` is no finished reinforced set, or the sets that its manifest names are not here.
+    """
+    return [path for name in read_finished(folder).get("images", []) for path in shard_paths(name)]
 
 
 def _digest(parts: Iterable[object]) -> str:

@@ -181,6 +181,25 @@ def test_a_result_is_of_its_data_and_knows_no_newer_settings(plan, monkeypatch):
     assert module._fits(result, run)
 
 
+def test_a_reinforced_result_is_also_of_the_pictures_that_its_set_does_not_hold(tmp_path):
+    pictures, answers = tmp_path / "pictures.tar", tmp_path / "set" / "shard.tar"
+    answers.parent.mkdir()
+    answers.write_bytes(b"answers")
+    (answers.parent / "manifest.json").write_text(json.dumps({"status": "complete", "images": [str(pictures)]}))
+    names = (str(answers),)
+
+    def content():
+        module._shards_sha256.cache_clear()
+        return module._shards_sha256(names)
+
+    assert content() is None, "the pictures are not here"
+    found = set()
+    for now in (b"some", b"others"):
+        pictures.write_bytes(now)
+        found.add(content())
+    assert len(found - {None}) == 2
+
+
 def test_held_out_concepts_are_not_trained_on(plan):
     data = PlanData(load_plan(str(plan)))
     run = next(load_plan(str(plan)).runs())
