@@ -63,6 +63,14 @@ def test_its_cells_are_short(path: Path) -> None:
     assert max(lines) <= MAX_LINES
 
 
+def test_its_figures_are_described_in_words(path: Path) -> None:
+    """The same as the built page's test, but known in a second, without running the chapter."""
+    drawing = [
+        cell for cell in code_cells(path) if re.search(r"^\w.*plt\.(subplots|figure)\(", cell.source, re.MULTILINE)
+    ]
+    assert [c.id for c in drawing if not c.metadata.get("mystnb", {}).get("image", {}).get("alt")] == []
+
+
 def test_it_is_not_long(path: Path) -> None:
     assert len(prose(markdown(path)).split()) <= MAX_WORDS
 
