@@ -1,5 +1,6 @@
 """The evaluation suite: every task of the evaluation sets, read from their cards."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcliplib.data import Sample, get_card, list_datasets, load_samples
+from mcliplib.data import Sample, get_card, list_datasets, load_samples, shard_paths
+from mcliplib.data.reader import encoded_pairs
 from mcliplib.errors import UserError
 from mcliplib.evaluate.bootstrap import Score
 from mcliplib.evaluate.features import Encoder, ModelEncoder
@@ -85,7 +87,8 @@ def constant_answer(task: str) -> float:
         raise UserError(f"{name} has no task {kind!r}; there is {', '.join(tasks) or 'none'}")
     if tasks[kind]["kind"] == "retrieval":
         return 0.0
-    labels = Counter(sample.meta[tasks[kind]["label_field"]] for sample in load_samples(name))
+    field = tasks[kind]["label_field"]
+    labels = Counter(json.loads(members["json"])[field] for _, members in encoded_pairs(shard_paths(name)))
     return max(labels.values()) / labels.total()
 
 
