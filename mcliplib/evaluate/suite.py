@@ -71,9 +71,9 @@ def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
 
 
 def constant_answer(task: str) -> float:
-    """What it scores, at the first answer, to name the most frequent class of a task whatever the picture is.
+    """What it scores to give the same answer for everything: the most frequent class or caption, or one picture.
 
-    A student below it has learned nothing that this task would show. A retrieval task has no such answer: 0.
+    Of retrieval it is the mean of both ways. A student below it has learned nothing that this task would show.
 
     Args:
         task: "set/task", as `evaluate_suite` names it.
@@ -85,10 +85,11 @@ def constant_answer(task: str) -> float:
     tasks = get_card(name)["tasks"]
     if kind not in tasks:
         raise UserError(f"{name} has no task {kind!r}; there is {', '.join(tasks) or 'none'}")
+    pairs = [members for _, members in encoded_pairs(shard_paths(name))]
     if tasks[kind]["kind"] == "retrieval":
-        return 0.0
-    field = tasks[kind]["label_field"]
-    labels = Counter(json.loads(members["json"])[field] for _, members in encoded_pairs(shard_paths(name)))
+        captions = Counter(members["txt"] for members in pairs)
+        return (max(captions.values()) / captions.total() + 1 / len(captions)) / 2
+    labels = Counter(json.loads(members["json"])[tasks[kind]["label_field"]] for members in pairs)
     return max(labels.values()) / labels.total()
 
 
