@@ -35,6 +35,7 @@ def contact_sheet(samples: Sequence[Sample], columns: int = 8, cell: float = 1.3
     rows = max(1, -(-len(samples) // columns))
     row = cell + _CAPTION_INCHES
     figure = Figure(figsize=(columns * cell, rows * row), facecolor="white")
+    figure.set_layout_engine("none")  # the axes are placed by hand
     if not samples:
         figure.text(0.5, 0.5, "no samples", ha="center", va="center")
         return figure

@@ -1,8 +1,13 @@
 """The contact sheet shows every sample once, with its caption."""
 
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
 from PIL import Image
 
 from mcliplib.data import Sample
+from mcliplib.viz import use_style
 from mcliplib.viz.contact_sheet import contact_sheet, spread
 
 
@@ -24,6 +29,15 @@ def test_long_captions_end_and_no_samples_are_said() -> None:
     assert text.count("\n") == 1
     assert text.endswith("…")
     assert contact_sheet([]).texts[0].get_text() == "no samples"
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_is_drawn_without_a_warning_in_the_style_of_the_book(tmp_path: Path) -> None:
+    with mpl.rc_context():
+        use_style()
+        contact_sheet([Sample("0", Image.new("RGB", (8, 8)), "a cell")]).savefig(
+            tmp_path / "sheet.png", bbox_inches="tight"
+        )
 
 
 def test_spread_takes_even_steps() -> None:
