@@ -85,7 +85,7 @@ def constant_answer(task: str) -> float:
     tasks = get_card(name)["tasks"]
     if kind not in tasks:
         raise UserError(f"{name} has no task {kind!r}; there is {', '.join(tasks) or 'none'}")
-    pairs = [members for _, members in encoded_pairs(shard_paths(name))]
+    pairs = (members for _, members in encoded_pairs(shard_paths(name)))
     if tasks[kind]["kind"] == "retrieval":
         captions = Counter(members["txt"] for members in pairs)
         return (max(captions.values()) / captions.total() + 1 / len(captions)) / 2
