@@ -31,7 +31,8 @@ class Batch(NamedTuple):
 class PairBatches:
     """An endless, seeded sequence of training batches.
 
-    Made in the training thread: with two cores a loader beside it slows the step by more than the batch takes.
+    Several threads may ask at once. (On a CPU the training thread does: with two cores a loader beside it slows the
+    step by more than the batch takes.)
 
     Args:
         samples: decoded pairs.
