@@ -3,7 +3,7 @@
 from mcliplib.evaluate.bootstrap import Score
 from mcliplib.evaluate.features import Encoder, ModelEncoder, image_features, text_features
 from mcliplib.evaluate.retrieval import Retrieval, retrieval
-from mcliplib.evaluate.suite import constant_answer, evaluate_dataset, evaluate_suite
+from mcliplib.evaluate.suite import constant_answer, evaluate_dataset, evaluate_suite, is_telling
 from mcliplib.evaluate.zero_shot import ZeroShot, class_features, zero_shot
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate_dataset",
     "evaluate_suite",
     "image_features",
+    "is_telling",
     "retrieval",
     "text_features",
     "zero_shot",

@@ -18,6 +18,7 @@ from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, Zero
 from mcliplib.model import MobileCLIP
 
 SUITES = ("mini",)
+_TELLING = 0.1
 
 
 def suite_datasets(suite: str) -> list[str]:
@@ -91,6 +92,15 @@ def constant_answer(task: str) -> float:
         return (max(captions.values()) / captions.total() + 1 / len(captions)) / 2
     labels = Counter(json.loads(members["json"])[tasks[kind]["label_field"]] for members in pairs)
     return max(labels.values()) / labels.total()
+
+
+def is_telling(task: str) -> bool:
+    """Whether a score on the task says that something was learned: one answer for everything scores below a tenth.
+
+    Raises:
+        UserError: see `constant_answer`.
+    """
+    return constant_answer(task) < _TELLING
 
 
 def _evaluate(

@@ -50,8 +50,8 @@ def train(
 ) -> TrainResult:
     """Train a model on image-text pairs with CLIP's loss, or on a reinforced set with the reinforced loss.
 
-    On a GPU where there is one. Under `torchrun`, each process computes its rows of the same batches (see
-    `mcliplib.train.distributed`), and the first one writes the files.
+    On a GPU where there is one; threads then make the next batches. Under `torchrun`, each process computes its rows of
+    the same batches (see `mcliplib.train.distributed`), and the first one writes the files.
 
     Args:
         settings: the run.

@@ -51,11 +51,19 @@ def test_an_error_comes_when_it_is_its_steps_turn(threads):
 
 
 def test_a_run_whose_batches_are_made_ahead_ends_the_same(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "device", lambda: torch.device("cpu"))
     settings = TrainSettings(
         preset="mobileclip_pico", samples=64, batch_size=8, image_size=32, context_length=8, warmup_steps=2
     )
+    asked = []
+
+    def with_threads(make, steps, threads):
+        asked.append(threads)
+        return made_ahead(make, steps, 3)
+
     waiting = train(settings, tmp_path / "waiting", samples=samples)
-    monkeypatch.setattr(trainer, "made_ahead", lambda make, steps, threads: made_ahead(make, steps, 3))
+    monkeypatch.setattr(trainer, "made_ahead", with_threads)
     ahead = train(settings, tmp_path / "ahead", samples=samples)
+    assert asked == [0], "on a CPU, threads would take the towers' cores"
     pairs = zip(waiting.model.state_dict().values(), ahead.model.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
