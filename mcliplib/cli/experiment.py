@@ -42,14 +42,20 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_run(args: argparse.Namespace) -> int:
-    """Do the runs; record them if wanted."""
+    """Do the runs that are not recorded; record them if wanted. A record to which nothing came stays as it was."""
+    from mcliplib import results
     from mcliplib.cli.teachers import say_on_stderr, use_threads
-    from mcliplib.experiments import load_plan, run_plan
+    from mcliplib.experiments import gather, load_plan, run_plan
 
     plan, share = load_plan(args.name), _share(args.share)
     use_threads(args.threads)
     run_plan(plan, args.output, share=share, variants=args.variants, progress=say_on_stderr)
-    if args.record:
+    if gather(plan, args.output) == gather(plan, None):
+        say_on_stderr(
+            f"nothing to add to the record in {results.folder()}; to repeat its runs, name another folder in "
+            "MCLIPLIB_RESULTS"
+        )
+    elif args.record:
         _record(args)
     return 0
 

@@ -74,6 +74,7 @@ def run_plan(
             "logit_scale": trained.model.scale.item(),
             "computed_in": computed(run.settings.dtype, trained.model.scale.device),
             "training_seconds": round(trained.seconds, 1),
+            "hardware": results.hardware(),
             "curve": curve(read_metrics(output / run.name / METRICS_FILE), run.settings.batch_size, _CURVE_POINTS),
         }
         trained.checkpoint.replace(output / f"{run.name}.safetensors")

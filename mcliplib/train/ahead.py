@@ -1,15 +1,30 @@
 """Batches made ahead of the step, by threads, so that a GPU need not wait for pictures."""
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
+_MOST = 6
 
 
-def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> Iterator[tuple[int, T]]:
+def threads_for(device: torch.device) -> int:
+    """How many threads should make batches for what computes on `device`.
+
+    None beside a CPU, whose cores they would take from the towers; for a GPU up to six, as far as this process's share
+    of the machine's cores allows (`torchrun` tells how many processes share them).
+    """
+    if device.type == "cpu":
+        return 0
+    return max(1, min(_MOST, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> Generator[tuple[int, T]]:
     """Each step and what `make` gives for it, in order.
 
     Args:
@@ -24,13 +39,10 @@ def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> 
         yield from ((step, make(step)) for step in steps)
         return
     numbers = iter(steps)
-    pool = ThreadPoolExecutor(threads)
-    try:
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         waiting = deque((step, pool.submit(make, step)) for step in islice(numbers, threads))
         while waiting:
             step, batch = waiting.popleft()
             made = batch.result()
             waiting.extend((following, pool.submit(make, following)) for following in islice(numbers, 1))
             yield step, made
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,7 +1,8 @@
 """Several processes that train one model: each has a part of every batch's rows.
 
 Start them with `torchrun --nproc-per-node 2 -m mcliplib train ...`; a run may be resumed with another number. Each
-process makes the pictures of the whole batch and keeps its rows: cheap beside the towers for a few processes.
+process makes the pictures of the whole batch and keeps its rows: cheap beside the towers for a few processes, and on
+GPUs made ahead by threads.
 
 The contrastive losses compare every row with every other, so the features of all processes are gathered first; each
 process then computes the whole loss (B x B similarities, in every process: for batches up to some ten thousand pairs),

@@ -121,12 +121,18 @@ def rows(batch: Batch | ReinforcedBatch, which: slice) -> Batch | ReinforcedBatc
     return type(batch)._make(None if part is None else part[which] for part in batch)
 
 
+def pinned(batch: Batch | ReinforcedBatch, device: torch.device) -> Batch | ReinforcedBatch:
+    """The batch in memory from which a copy to the device need not wait for earlier work there."""
+    if device.type != "cuda":
+        return batch
+    return type(batch)._make(None if part is None else part.pin_memory() for part in batch)
+
+
 def to_device(batch: Batch | ReinforcedBatch, device: torch.device) -> Batch | ReinforcedBatch:
-    """The batch on a device; from pinned memory to a GPU, so that the copy does not wait for earlier work there."""
+    """The batch on a device."""
     if device.type == "cpu":
         return batch
-    pinned = [part if part is None or device.type != "cuda" else part.pin_memory() for part in batch]
-    return type(batch)._make(None if part is None else part.to(device, non_blocking=True) for part in pinned)
+    return type(batch)._make(None if part is None else part.to(device, non_blocking=True) for part in batch)
 
 
 def _seed(settings: TrainSettings, step: int, part: int) -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from mcliplib.model import MobileCLIP
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.tokenizer import restrict_vocab
 from mcliplib.train import ema
-from mcliplib.train.ahead import made_ahead
+from mcliplib.train.ahead import made_ahead, threads_for
 from mcliplib.train.batches import Batch
 from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, TrainingData, load_data
 from mcliplib.train.distributed import check_agreement, device, own_rows, processes, rank, world_size
@@ -24,10 +25,9 @@ from mcliplib.train.metrics import Report
 from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_state
-from mcliplib.train.step import DivergedError, loss_for, rows, to_device, train_step
+from mcliplib.train.step import DivergedError, loss_for, pinned, rows, to_device, train_step
 
 MODEL_FILE = "model.safetensors"
-_AHEAD = 6  # threads that make batches for a GPU
 log = logging.getLogger(__name__)
 
 
@@ -134,18 +134,18 @@ def _run(
     where, own = device(), own_rows(settings.batch_size)
 
     def batch_of(step: int) -> Batch | ReinforcedBatch:
-        return to_device(rows(batches(step), own), where)
+        return pinned(rows(batches(step), own), where)
 
-    threads = 0 if where.type == "cpu" else _AHEAD  # a thread beside the towers would take their cores from them
+    ahead = made_ahead(batch_of, range(at.step, settings.steps), threads_for(where))
     began, seen = time.perf_counter() - at.seconds, at.step * settings.batch_size
-    with Report(directory, pairs=settings.samples, seen=seen, from_step=at.step) as report:
-        for step, batch in made_ahead(batch_of, range(at.step, settings.steps), threads):
+    with Report(directory, pairs=settings.samples, seen=seen, from_step=at.step) as report, closing(ahead):
+        for step, batch in ahead:
             rate = warmup_cosine(
                 step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
             )
             set_learning_rate(learner.optimizer, rate)
             try:
-                loss = train_step(settings, model, learner.optimizer, batch, step, loss_of)
+                loss = train_step(settings, model, learner.optimizer, to_device(batch, where), step, loss_of)
             except DivergedError as error:
                 raise UserError(f"{error}; {_advice(directory)}") from error
             if learner.average is not None and settings.ema is not None:

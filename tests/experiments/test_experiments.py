@@ -17,6 +17,7 @@ from mcliplib.experiments import Times, efficiency, gather, load_plan, main_scor
 from mcliplib.experiments import runner as module
 from mcliplib.experiments.data import PlanData
 from mcliplib.experiments.plan import Plan
+from mcliplib.results import hardware
 from mcliplib.train.data import load_reinforced
 from mcliplib.train.settings import TrainSettings
 
@@ -163,11 +164,24 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     assert {*values["efficiency"]} == {"quick"}  # in samples of the baseline
     worth = values["efficiency"]["quick"]["mean"]["32"]
     assert worth["times"] == worth["lowest"] == worth["highest"]  # one seed
+    assert values["runs"]["slow-32-0"]["hardware"] == hardware()
     assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
     (output / "slow-16-0.json").write_text('{"scores": {}}')  # of something else: the record's is there
     assert len(gather(load_plan(str(plan)), output)) == 4
     plan.write_text(PLAN.replace("2.0e-3", "3.0e-3"))
     assert set(gather(load_plan(str(plan)), output)) == {"slow-16-0", "slow-32-0"}  # other settings, other results
+
+
+def test_a_record_to_which_nothing_came_stays(plan, tmp_path, capsys):
+    run = ["experiment", "run", str(plan), "--record", "--output"]
+    assert main([*run, str(tmp_path / "out")]) == 0
+    record = tmp_path / "results/tiny.json"
+    record.write_text(record.read_text().replace('"hardware": "', '"hardware": "another machine, '))
+    before = record.read_text()
+    assert main([*run, str(tmp_path / "elsewhere")]) == 0
+    assert "name another folder in MCLIPLIB_RESULTS" in capsys.readouterr().err
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert record.read_text() == before
 
 
 def test_a_result_is_of_its_data_and_knows_no_newer_settings(plan, monkeypatch):
