@@ -151,8 +151,9 @@ def hardware() -> str:
     import psutil
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [_processor(), f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    from mcliplib.threads import usable_cores
+
+    parts = [_processor(), f"{usable_cores()} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"torch {torch.__version__}"])

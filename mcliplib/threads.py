@@ -1,9 +1,15 @@
-"""How many threads PyTorch computes with."""
+"""How many threads there may be, and how many PyTorch computes with."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from mcliplib.reinforce.sources import Input, find_sources
 from mcliplib.reinforce.store import Store
 from mcliplib.reinforce.survey import Task, survey
 from mcliplib.reinforce.work import STAGES, ShardDone, ShardWorker
+from mcliplib.threads import usable_cores
 
 Engine = Literal["local", "ray"]
 Records = dict[int, dict[str, Any]]
@@ -106,7 +107,7 @@ def run(
     if not begun:
         store.write_json(manifest.MANIFEST, manifest.beginning(named, tasks))
     job = _Job(store, named, tasks, max_skipped)
-    worker = ShardWorker(teachers, captioner, settings, workers or _cores())
+    worker = ShardWorker(teachers, captioner, settings, workers or usable_cores())
     made, stages = job.run(worker, engine, workers, progress)
     counts = job.finish()["counts"]
     return RunResult(store.root, counts["samples"], counts["reasons"], made, time.perf_counter() - start, stages)
@@ -208,7 +209,3 @@ def _bar(what: str, total: int | None, progress: bool, initial: int = 0) -> "tqd
         disable=not progress,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

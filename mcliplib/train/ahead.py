@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from mcliplib.threads import usable_cores
+
 T = TypeVar("T")
 _MOST = 6
 
@@ -21,7 +23,7 @@ def threads_for(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 0
-    return max(1, min(_MOST, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return max(1, min(_MOST, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> Generator[tuple[int, T]]:

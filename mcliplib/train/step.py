@@ -118,21 +118,22 @@ def answers_of(batch: Batch | ReinforcedBatch, settings: TrainSettings) -> tuple
 
 def rows(batch: Batch | ReinforcedBatch, which: slice) -> Batch | ReinforcedBatch:
     """Some rows of a batch."""
-    return type(batch)._make(None if part is None else part[which] for part in batch)
+    return _each(batch, lambda part: part[which])
 
 
 def pinned(batch: Batch | ReinforcedBatch, device: torch.device) -> Batch | ReinforcedBatch:
     """The batch in memory from which a copy to the device need not wait for earlier work there."""
-    if device.type != "cuda":
-        return batch
-    return type(batch)._make(None if part is None else part.pin_memory() for part in batch)
+    return _each(batch, Tensor.pin_memory) if device.type == "cuda" else batch
 
 
 def to_device(batch: Batch | ReinforcedBatch, device: torch.device) -> Batch | ReinforcedBatch:
     """The batch on a device."""
-    if device.type == "cpu":
-        return batch
-    return type(batch)._make(None if part is None else part.to(device, non_blocking=True) for part in batch)
+    return batch if device.type == "cpu" else _each(batch, lambda part: part.to(device, non_blocking=True))
+
+
+def _each(batch: Batch | ReinforcedBatch, change: Callable[[Tensor], Tensor]) -> Batch | ReinforcedBatch:
+    """The batch with every part that it has changed."""
+    return type(batch)._make(None if part is None else change(part) for part in batch)
 
 
 def _seed(settings: TrainSettings, step: int, part: int) -> None:

@@ -71,6 +71,7 @@ def test_an_error_comes_when_it_is_its_steps_turn(threads):
     [("cpu", 16, 1, 0), ("cuda", 16, 1, 6), ("cuda", 16, 4, 4), ("cuda", 2, 8, 1), ("cuda:1", None, 1, 1)],
 )
 def test_a_gpu_gets_threads_from_its_processs_share_of_the_cores(monkeypatch, device, cores, processes, threads):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert threads_for(torch.device(device)) == threads
