@@ -1,17 +1,12 @@
 """The functions most people start from: a model, its tokenizer, its preprocessing, by name."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-from torch import Tensor
-
-from mcliplib.checkpoints import is_ours, load_checkpoint, load_model
+from mcliplib.checkpoints import load_model
 from mcliplib.errors import UserError
-from mcliplib.hub import PREFIX, fetch
 from mcliplib.model import MobileCLIP, build
-from mcliplib.preprocess import preprocessor
+from mcliplib.preprocess import Preprocess
 from mcliplib.presets import get_config
 from mcliplib.tokenizer import Tokenizer
 
@@ -28,9 +23,9 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: a checkpoint's path (a released `mobileclip_*.pt`, open_clip's, or ours: `load_checkpoint` tells
-            them apart), or `hf-hub:apple/MobileCLIP-S0`. Ours bring their own context length and vocabulary.
-            None: random weights (seed them with `torch.manual_seed`).
+        pretrained: a checkpoint's path (a released `mobileclip_*.pt`, open_clip's, or ours: `load_model` tells them
+            apart), a training run's folder, or `hf-hub:apple/MobileCLIP-S0`. Ours bring their own context length and
+            vocabulary. None: random weights (seed them with `torch.manual_seed`).
         image_size: pixels the preprocessing makes; the preset's if None.
         context_length: tokens per text; the preset's if None.
         vocab: ascending CLIP ids to restrict the embedding to (`restrict_vocab`); all 49,408 if None.
@@ -42,15 +37,12 @@ def create_model(
     config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
     if pretrained is None:
         return build(config).eval()
-    path = fetch(pretrained, name) if isinstance(pretrained, str) and pretrained.startswith(PREFIX) else pretrained
-    if not is_ours(path):
-        return load_checkpoint(build(config).eval(), path)
-    model = load_model(path)
+    model = load_model(pretrained, name, config)
     saved = model.config
     if saved.name != name:
-        raise UserError(f"{path}: holds {saved.name}, not {name}")
+        raise UserError(f"{pretrained}: holds {saved.name}, not {name}")
     if context_length not in (None, saved.text.context_length) or (vocab is not None and vocab != saved.vocab):
-        raise UserError(f"{path}: has {saved.text.context_length} tokens and a vocabulary of its own; "
+        raise UserError(f"{pretrained}: has {saved.text.context_length} tokens and a vocabulary of its own; "
                         f"leave context_length and vocab out")  # fmt: skip
     if image_size is not None:
         model.config = replace(saved, image=replace(saved.image, image_size=image_size))
@@ -63,7 +55,7 @@ def get_tokenizer(model: str | MobileCLIP) -> Tokenizer:
     return Tokenizer(config.text.context_length, config.vocab)
 
 
-def get_preprocess(model: str | MobileCLIP) -> Callable[[Image.Image], Tensor]:
-    """PIL image -> [3, size, size], for a preset by name or a model: in [0, 1], normalised where the model wants it."""
+def get_preprocess(model: str | MobileCLIP) -> Preprocess:
+    """PIL image or path -> [3, size, size], for a preset or a model: in [0, 1], normalised where the model wants it."""
     config = get_config(model) if isinstance(model, str) else model.config
-    return preprocessor(config.image.image_size, config.pixels)
+    return Preprocess(config.image.image_size, config.pixels)

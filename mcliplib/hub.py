@@ -1,12 +1,14 @@
-"""Checkpoints by the name of their repository on the Hugging Face hub: `hf-hub:OWNER/REPO[@REVISION]`."""
+"""Where a checkpoint is: a file, the folder of a training run, or `hf-hub:OWNER/REPO[@REVISION]` on Hugging Face."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from mcliplib.errors import UserError
+from mcliplib.presets import list_models
 
 PREFIX = "hf-hub:"
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+RUN_FILES = ("model.safetensors", "last.pt")  # of a finished run; of one that was stopped
 
 
 class Repository(NamedTuple):
@@ -16,7 +18,29 @@ class Repository(NamedTuple):
     revision: str | None
 
 
-def fetch(reference: str, model: str) -> Path:
+def locate(source: str | Path, model: str | None = None) -> Path:
+    """The checkpoint's file.
+
+    Args:
+        source: a file's path (`~` is the home folder), a folder with one (a training run's, or a copy of a
+            repository), or `hf-hub:OWNER/REPO`.
+        model: the preset that the weights are for, if known.
+
+    Raises:
+        UserError: nothing is there, or nothing that looks like a checkpoint.
+    """
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return fetch(source, model)
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return path
+    names = [*RUN_FILES, *_candidates(path.resolve().name, model)]
+    if found := next((path / name for name in names if (path / name).is_file()), None):
+        return found
+    raise UserError(f"{path}: is a folder without {' or '.join(RUN_FILES)}; name the checkpoint's file")
+
+
+def fetch(reference: str, model: str | None) -> Path:
     """Download the checkpoint that a repository holds, or find it in the local cache.
 
     Tried in order: a released file by the repository's name (`mobileclip_s0.pt` in `apple/MobileCLIP-S0`), our own
@@ -24,7 +48,7 @@ def fetch(reference: str, model: str) -> Path:
 
     Args:
         reference: for example `hf-hub:apple/MobileCLIP-S0`.
-        model: the preset that the weights are for.
+        model: the preset that the weights are for; any of them if None.
 
     Returns:
         The file's path in huggingface_hub's cache.
@@ -36,7 +60,7 @@ def fetch(reference: str, model: str) -> Path:
     from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 
     repository = parse(reference)
-    candidates = _candidates(repository.name, model)
+    candidates = _candidates(repository.name.split("/")[1], model)
     for file in candidates:
         try:
             return Path(hf_hub_download(repository.name, file, revision=repository.revision))
@@ -60,19 +84,22 @@ def parse(reference: str) -> Repository:
     return Repository(name, revision or None)
 
 
-def _candidates(repository: str, model: str) -> list[str]:
+def _candidates(repository: str, model: str | None) -> list[str]:
     """MobileCLIP-B-LT holds mobileclip_blt.pt: the family, an underscore, the rest without hyphens."""
-    family, _, size = repository.split("/")[1].lower().removesuffix("-openclip").partition("-")
+    family, _, size = repository.lower().removesuffix("-openclip").partition("-")
     released = [f"{family}_{size.replace('-', '')}.pt"] if size else []
-    return list(dict.fromkeys([*released, f"{model}.pt", f"{model}.safetensors", *OPEN_CLIP_FILES]))
+    models = list_models() if model is None else [model]
+    own = [name + suffix for name in models for suffix in (".pt", ".safetensors")]
+    return list(dict.fromkeys([*released, *own, RUN_FILES[0], *OPEN_CLIP_FILES]))
 
 
-def _by_hand(repository: Repository, file: str, model: str, error: Exception) -> str:
+def _by_hand(repository: Repository, file: str, model: str | None, error: Exception) -> str:
     from huggingface_hub import hf_hub_url
 
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
     url = hf_hub_url(repository.name, file, revision=repository.revision)
+    usage = f'load_model("{file}")' if model is None else f'create_model("{model}", pretrained="{file}")'
     return (
         f"{PREFIX}{repository.name}: cannot fetch {file} ({type(error).__name__}: {reason}); download {url} by hand "
-        f'and pass its path: create_model("{model}", pretrained="{file}")'
+        f"and pass its path: {usage}"
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from mcliplib.image_encoder import MCiConfig
 from mcliplib.model import ModelConfig, PixelConfig
 from mcliplib.text_encoder import TextConfig
-from mcliplib.vit import ViTConfig
+from mcliplib.vit import ViTConfig, released_stem, timm_stem
 
 # Image towers. MobileCLIP (2311.17049), table 1; MobileCLIP2 (2508.20691) adds MCi3, MCi4 and ViT-L/14.
 MCI0 = MCiConfig(widths=(64, 128, 256, 512), depths=(2, 6, 10, 2))
@@ -14,7 +14,7 @@ MCI2 = MCiConfig(widths=(80, 160, 320, 640), depths=(4, 12, 24, 4))
 FIVE_STAGES = MCiConfig((), (), mlp_ratio=4.0, squeeze_excite=False, stem_scale_branch=False, layer_norm=True)
 MCI3 = replace(FIVE_STAGES, widths=(96, 192, 384, 768, 1536), depths=(2, 12, 24, 4, 2))
 MCI4 = replace(FIVE_STAGES, widths=(128, 256, 512, 1024, 2048), depths=(2, 12, 24, 4, 4))
-VIT_B = ViTConfig(width=768, layers=12, patch_size=16, grid=14, conv_stem=True, norm_eps=1e-6)
+VIT_B = released_stem(ViTConfig(width=768, layers=12, patch_size=16, grid=14, conv_stem=True))
 VIT_L = ViTConfig(width=1024, layers=24, patch_size=14, grid=16, conv_stem=False)
 
 # Text towers.
@@ -41,7 +41,7 @@ _TABLE = (
     ModelConfig("mobileclip_b", 512, VIT_B, CAUSAL),  # the released "LT" is this one, trained longer
     _v2("mobileclip2_s0", 512, MCI0, BASE),
     _v2("mobileclip2_s2", 512, MCI2, BASE),
-    _v2("mobileclip2_b", 512, VIT_B, CAUSAL),
+    _v2("mobileclip2_b", 512, timm_stem(VIT_B), CAUSAL),
     _v2("mobileclip2_s3", 768, MCI3, WIDE, OPENAI),
     _v2("mobileclip2_s4", 768, MCI4, WIDE, OPENAI),
     _v2("mobileclip2_l14", 768, VIT_L, WIDE, replace(OPENAI, interpolation="bicubic")),

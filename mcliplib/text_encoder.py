@@ -139,12 +139,22 @@ class TextEncoder(nn.Module):
         self._init_weights(config)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b embed"]:
-        x = self.embedding(tokens) + self.positions
+        # The end-of-text token has the largest id of the vocabulary, so argmax finds the first one of each text.
+        end = tokens.argmax(dim=-1)
+        x = self.embedding(self._zero_after(tokens, end)) + self.positions
         *before, last = self.layers
         for layer in before:
             x = layer(x)
-        # The end-of-text token has the largest id of the vocabulary, so argmax finds it; only its feature is read.
-        return self.head(last.read(x, tokens.argmax(dim=-1)))  # type: ignore[operator]
+        return self.head(last.read(x, end))  # type: ignore[operator]  # only the end's feature is read
+
+    def _zero_after(self, tokens: Int[Tensor, "b t"], end: Int[Tensor, " b"]) -> Int[Tensor, "b t"]:
+        """The padding of training, zeros, whatever a tokenizer pads with: Hugging Face's repeats the end-of-text token.
+
+        There is no padding mask, so the padding takes part.
+        """
+        is_after = torch.arange(tokens.shape[1], device=tokens.device) > end[:, None]
+        ends = tokens.amax(dim=-1, keepdim=True) == self.embedding.num_embeddings - 1
+        return tokens.masked_fill(is_after & ends, 0)
 
     def _init_weights(self, config: TextConfig) -> None:
         """As CLIP does (2103.00020): standard deviations that keep the residual stream's size level."""

@@ -8,7 +8,8 @@ pixels [B, 3, H, W]
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,8 @@ class ViTConfig:
         mlp_ratio: hidden width of the feed-forward networks over `width`.
         head_dim: width of an attention head.
         norm_eps: what LayerNorm adds to the variance.
+        stem_padding: zeros around the picture before the first convolution of a `conv_stem`. The released MobileCLIP-B
+            has 1 (and a `norm_eps` of 1e-5); timm, whose tower MobileCLIP2-B was trained in, has 0 (and 1e-6).
         proj_bias: whether the last projection has a bias.
     """
 
@@ -44,7 +47,18 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     head_dim: int = 64
     norm_eps: float = 1e-5
+    stem_padding: int = 0
     proj_bias: bool = False
+
+
+def released_stem(config: ViTConfig) -> ViTConfig:
+    """MobileCLIP-B as the paper's code computes it."""
+    return replace(config, stem_padding=1, norm_eps=1e-5) if config.conv_stem else config
+
+
+def timm_stem(config: ViTConfig) -> ViTConfig:
+    """MobileCLIP-B as timm's `vit_base_mci_224` computes it, and with it open_clip."""
+    return replace(config, stem_padding=0, norm_eps=1e-6) if config.conv_stem else config
 
 
 class ViT(nn.Module):
@@ -59,6 +73,7 @@ class ViT(nn.Module):
         super().__init__()
         width = config.width
         self.patch_size = config.patch_size
+        self.conv_stem = config.conv_stem
         self.class_has_position = not config.conv_stem
         self.stem = _conv_stem(config) if config.conv_stem else _linear_stem(config)
         self.class_token = nn.Parameter(torch.zeros(width))
@@ -84,6 +99,15 @@ class ViT(nn.Module):
         class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         return self.head(last.read(x, class_token))  # type: ignore[operator]
 
+    def take_stem_of(self, config: ViTConfig) -> None:
+        """Compute with another configuration's `stem_padding` and `norm_eps`; the weights stay."""
+        if self.conv_stem:
+            first = cast(ConvBN, self.stem[0])
+            first.conv.padding = (config.stem_padding, config.stem_padding)
+        for part in self.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = config.norm_eps
+
     def _tokens(self, patches: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b n c"]:
         """The class token, then the patches row by row, with their positions."""
         grid_positions = self.positions[int(self.class_has_position) :]
@@ -94,12 +118,12 @@ class ViT(nn.Module):
 
 
 def _conv_stem(config: ViTConfig) -> nn.Sequential:
-    """Three convolutions without overlap, the last one a plain linear map: 16 = 4 * 2 * 2."""
+    """Three convolutions whose kernels do not overlap, the last one a plain linear map: 16 = 4 * 2 * 2."""
     narrow, first = config.width // 4, config.patch_size // 4
     return nn.Sequential(
-        ConvBN(3, narrow, (first, first), stride=first, padded=False),
+        ConvBN(3, narrow, (first, first), stride=first, padding=config.stem_padding),
         nn.GELU(),
-        ConvBN(narrow, narrow, (2, 2), stride=2, padded=False),
+        ConvBN(narrow, narrow, (2, 2), stride=2, padding=0),
         nn.GELU(),
         nn.Conv2d(narrow, config.width, 2, stride=2),
     )

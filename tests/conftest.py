@@ -32,6 +32,11 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
+def refused(error: type[Exception], message: str):
+    """Expect this error, or that of the annotations' check at run time, which comes first where it is on."""
+    return pytest.raises((error, TypeError), match=f"{message}|Type-check error")
+
+
 @pytest.fixture
 def randomize():
     return randomize_

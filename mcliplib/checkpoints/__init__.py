@@ -2,11 +2,10 @@
 
 from mcliplib.checkpoints.checkpoint import (
     FORMATS,
-    is_ours,
     load_checkpoint,
     load_model,
     read_header,
     save_checkpoint,
 )
 
-__all__ = ["FORMATS", "is_ours", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]
+__all__ = ["FORMATS", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]

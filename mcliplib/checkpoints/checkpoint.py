@@ -4,48 +4,61 @@ Formats:
     "safetensors": ours; in training or folded form.
     "mobileclip": the released `mobileclip_*.pt`, as the paper's code reads it.
     "open_clip": a state dict that `open_clip.create_model(..., pretrained=PATH)` reads.
+
+MobileCLIP-B is two functions with the same weights' names and shapes: the released one, and timm's (see `vit`). A file
+in the released format gives the first, one in open_clip's the second.
 """
 
 import json
 from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
 
 from mcliplib.checkpoints import formats
 from mcliplib.checkpoints.files import Contents, read, read_header, write_safetensors, write_torch
-from mcliplib.checkpoints.fit import find_faults, identify, is_folded, likely_cause
+from mcliplib.checkpoints.fit import find_faults, identify, likely_cause
 from mcliplib.checkpoints.settings import config_from_json, config_to_json
+from mcliplib.checkpoints.wrappers import plain_names, unwrapped
 from mcliplib.errors import UserError
-from mcliplib.model import MobileCLIP, build
+from mcliplib.hub import locate
+from mcliplib.layers.fold import is_folded
+from mcliplib.model import MobileCLIP, ModelConfig, build
 from mcliplib.reparam import reparameterize
 
-__all__ = ["FORMATS", "is_ours", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]
+__all__ = ["FORMATS", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]
 
+Model = TypeVar("Model", bound=nn.Module)
 FORMATS = tuple(formats.FORMATS)
 
 
 def save_checkpoint(
-    model: MobileCLIP, path: str | Path, format: str = "safetensors", *, metadata: dict[str, str] | None = None
+    model: nn.Module, path: str | Path, format: str = "safetensors", *, metadata: dict[str, str] | None = None
 ) -> None:
     """Write a model's weights; the file appears whole or not at all.
 
     Args:
-        model: a model in training form; with "safetensors" also in folded form.
+        model: a model in training form; with "safetensors" also in folded form. Of a wrapped one (torch.compile,
+            DataParallel, DistributedDataParallel, AveragedModel), the model inside is written.
         path: the file to write. A PyTorch file in the two foreign formats, unless its name ends in .safetensors.
         format: "safetensors" (with settings), "mobileclip" or "open_clip".
         metadata: further strings for a safetensors file's header (training data, licence, ...).
 
     Raises:
+        TypeError: not a MobileCLIP.
         ValueError: unknown format.
         UserError: the format has no place for this model.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown checkpoint format {format!r}; known: {', '.join(FORMATS)}")
-    path, weights, header = Path(path), model.state_dict(), dict(metadata or {})
+    inner = unwrapped(model)
+    path, weights, header = Path(path).expanduser(), plain_names(inner.state_dict()), dict(metadata or {})
     if format == "safetensors":
-        folded = json.dumps(is_folded(model))
-        ours = {"format": formats.OURS, "config": config_to_json(model.config), "folded": folded}
+        folded = json.dumps(is_folded(inner))
+        ours = {"format": formats.OURS, "config": config_to_json(inner.config), "folded": folded}
         return write_safetensors(weights, path, {**header, **ours})
-    _check_format_holds(model, format)
-    named = formats.to_format(weights, model.config, format)
+    _check_format_holds(inner, inner.config, format)
+    named = formats.to_format(weights, inner.config, format)
     if path.suffix == ".safetensors":
         return write_safetensors(named, path, {"format": "pt", **header})
     if header:
@@ -53,65 +66,71 @@ def save_checkpoint(
     return write_torch(named, path)
 
 
-def is_ours(path: str | Path) -> bool:
-    """Whether a file is in mcliplib's own format, by its header.
-
-    Raises:
-        UserError: no such file, or a damaged .safetensors file.
-    """
-    path = Path(path)
-    return path.suffix == ".safetensors" and read_header(path).get("format") == formats.OURS
-
-
-def load_checkpoint(model: MobileCLIP, path: str | Path) -> MobileCLIP:
+def load_checkpoint(model: Model, path: str | Path) -> Model:
     """Fill a model with a file's weights, all of them or none.
 
     Args:
-        model: changed in place.
-        path: a file in any of the formats; which one is read from its contents.
+        model: changed in place; its settings too, where the file's format stands for another function of the same
+            weights (MobileCLIP-B). Of a wrapped one, the model inside is filled.
+        path: a file in any of the formats (which one is read from its contents), a training run's folder, or
+            `hf-hub:OWNER/REPO`.
 
     Returns:
         `model`.
 
     Raises:
-        UserError: no such file, not a checkpoint, or weights of another model; names them and the likely cause.
+        UserError: no such file, not a checkpoint, or weights or settings of another model; names them and the likely
+            cause.
     """
-    path = Path(path)
-    return _fill(model, read(path), path)
+    inner = unwrapped(model)
+    path = locate(path, inner.config.name)
+    _fill(inner, read(path), path)
+    return model
 
 
-def load_model(path: str | Path) -> MobileCLIP:
+def load_model(path: str | Path, name: str | None = None, config: ModelConfig | None = None) -> MobileCLIP:
     """The model that a file holds, in the form (training or folded) in which it was saved, in eval mode.
 
     Our files say what they hold; of a foreign one the model is told by the names and shapes of its weights.
 
+    Args:
+        path: a file in any of the formats, a training run's folder, or `hf-hub:OWNER/REPO`.
+        name: the preset that it should hold; narrows down which file of a repository is meant.
+        config: what to build where the file does not say; by its names and shapes if None.
+
     Raises:
         UserError: as `load_checkpoint`, or no preset fits.
     """
-    path = Path(path)
+    path = locate(path, name)
     contents = read(path)
-    format = _format_of(contents, path)
-    if format == "safetensors":
-        model = _from_header(contents.header, path)
-    else:
+    if "config" in contents.header:
+        return _fill(_from_header(contents.header, path), contents, path)
+    if config is None:
+        format = _format_of(contents, path)
         config = identify(contents, format)
         if config is None:
             raise UserError(
                 f"{path}: of format {format!r}, but fits no preset; build its model and use load_checkpoint"
             )
-        model = build(config).eval()
-    return _fill(model, contents, path)
+    return _fill(build(config).eval(), contents, path)
 
 
 def _fill(model: MobileCLIP, contents: Contents, path: Path) -> MobileCLIP:
     format = _format_of(contents, path)
-    _check_format_holds(model, format)
+    config = formats.as_computed(model.config, format)
+    _check_format_holds(model, config, format)
     weights = model.state_dict()
-    if faults := find_faults(weights, model.config, contents, format):
+    own_names = dict(zip(plain_names(weights), weights, strict=True))  # a compiled tower has other names inside
+    if faults := find_faults({plain: weights[name] for plain, name in own_names.items()}, config, contents, format):
         cause = likely_cause(model, contents, format)
         raise UserError(f"{path}: does not fit {model.config.name}; {cause}; {faults}")
-    places = formats.places_of(list(weights), format)
-    model.load_state_dict({name: there.layout.read(contents.tensors[there.name]) for name, there in places.items()})
+    places = formats.places_of(list(own_names), format)
+    model.load_state_dict(
+        {own_names[name]: there.layout.read(contents.tensors[there.name]) for name, there in places.items()}
+    )
+    if config != model.config:
+        model.image_encoder.take_stem_of(config.image)  # type: ignore[operator]
+        model.config = config
     return model
 
 
@@ -131,8 +150,8 @@ def _format_of(contents: Contents, path: Path) -> str:
     raise UserError(f"{path}: in no format that mcliplib knows ({', '.join(FORMATS)}); it begins with {some}")
 
 
-def _check_format_holds(model: MobileCLIP, format: str) -> None:
-    if lacks := formats.FORMATS[format].lacks(model.config):
-        raise UserError(f"{model.config.name} has {lacks}, for which the format {format!r} has no place")
+def _check_format_holds(model: MobileCLIP, config: ModelConfig, format: str) -> None:
+    if lacks := formats.FORMATS[format].lacks(config):
+        raise UserError(f"{config.name} has {lacks}, for which the format {format!r} has no place")
     if format != "safetensors" and is_folded(model):
         raise UserError(f"only mcliplib's own files hold folded models; use the training form with {format!r}")

@@ -1,22 +1,26 @@
 """Tensors from files that may come from anywhere, and to files that appear whole or not at all."""
 
 import pickle
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mcliplib.checkpoints.wrappers import find_weights, plain_names
 from mcliplib.errors import UserError
+
+OURS = "mcliplib"  # the format in the header of our own files
 
 
 class Contents(NamedTuple):
     """What a checkpoint file holds."""
 
     tensors: dict[str, Tensor]
-    header: dict[str, str]  # the strings beside the weights, in safetensors files
+    header: dict[str, str]  # the strings beside the weights, in safetensors files and in a run's `last.pt`
 
 
 def read(path: Path) -> Contents:
@@ -26,10 +30,11 @@ def read(path: Path) -> Contents:
         UserError: no such file, a damaged one, or one that would run code when opened.
     """
     if path.suffix != ".safetensors":
-        return Contents(_read_torch(path), {})
+        return _read_torch(path)
     header = read_header(path)
     with safe_open(path, framework="pt") as file:
-        return Contents({name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return Contents(plain_names(tensors), header)
 
 
 def read_header(path: str | Path) -> dict[str, str]:
@@ -61,26 +66,22 @@ def write_torch(tensors: dict[str, Tensor], path: Path) -> None:
     temporary.replace(path)
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> Contents:
     try:
         loaded = torch.load(_existing(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        carried = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+        what = f" ({carried[1]})" if carried else ""
         raise UserError(
-            f"{path}: refused, because opening it would run code that it carries, or it is not a checkpoint; "
-            f"ask its author for a .safetensors file"
+            f"{path}: refused, because opening it would run code that it carries{what}, or it is not a checkpoint; "
+            f"ask its author for a .safetensors file, or for its state dict alone"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a whole PyTorch file ({_first_line(error)}); fetch it again") from error
-    return _state_dict(loaded, path)
-
-
-def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The weights of a bare state dict, or of a training checkpoint that holds one (as open_clip's trainer writes)."""
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: holds no state dict (names with tensors)")
-    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+    if isinstance(loaded, dict) and {"config", "model", "average"} <= loaded.keys():  # our own `last.pt`
+        weights = loaded["model"] if loaded["average"] is None else loaded["average"]
+        return Contents(weights, {"format": OURS, "config": loaded["config"], "folded": "false"})
+    return Contents(find_weights(loaded, path), {})
 
 
 def _existing(path: Path) -> Path:

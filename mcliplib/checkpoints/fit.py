@@ -1,17 +1,20 @@
 """Whether a file's weights fit a model; if not, what is wrong and why that probably is."""
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mcliplib.checkpoints.files import Contents
-from mcliplib.checkpoints.formats import FORMATS, constants, places_of
+from mcliplib.checkpoints.formats import FORMATS, as_computed, constants, places_of
 from mcliplib.checkpoints.settings import config_from_json
+from mcliplib.layers.fold import is_folded
 from mcliplib.model import MobileCLIP, ModelConfig, build
 from mcliplib.presets import PRESETS
 
 MAX_LISTED = 10
+_ONLY_AT_THE_START = {"image_size", "drop_path", "layer_scale"}  # of the preprocessing, of training, of fresh weights
 
 
 class Faults(NamedTuple):
@@ -44,8 +47,8 @@ def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Conte
         if name in stored and stored[name].shape != tensor.shape
     ]
     wrong += [f"{name} (must be zero)" for name in zeros if name in stored and stored[name].count_nonzero()]
-    if "config" in contents.header and config_from_json(contents.header["config"]).vocab != config.vocab:
-        wrong.append("its token ids stand for other tokens")
+    if "config" in contents.header:
+        wrong += differences(config_from_json(contents.header["config"]), config)
     return Faults(
         missing=[name for name in wanted if name not in stored],
         unknown=[name for name in stored if name not in wanted and name not in zeros],
@@ -53,9 +56,19 @@ def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Conte
     )
 
 
+def differences(saved: ModelConfig, config: ModelConfig) -> list[str]:
+    """Settings of the function in which a file and a model differ, though names and shapes may be equal."""
+    found = ["its token ids stand for other tokens"] if saved.vocab != config.vocab else []
+    for part in ("image", "text", "pixels"):
+        ours, theirs = (dataclasses.asdict(getattr(one, part)) for one in (config, saved))
+        changed = [key for key in ours if key not in _ONLY_AT_THE_START and theirs.get(key) != ours[key]]
+        found += [f"setting {part}.{key} {theirs.get(key)} for {ours[key]}" for key in changed]
+    return found
+
+
 def likely_cause(model: MobileCLIP, contents: Contents, format: str) -> str:
     """A guess at why a file does not fit a model."""
-    if format == "safetensors":
+    if "config" in contents.header:
         return _cause_in_our_file(model, contents.header)
     if is_folded(model):
         return "the model is folded, and only mcliplib's own files hold folded models"
@@ -68,19 +81,15 @@ def likely_cause(model: MobileCLIP, contents: Contents, format: str) -> str:
 
 
 def identify(contents: Contents, format: str) -> ModelConfig | None:
-    """The first preset that a foreign file fits exactly."""
+    """The first preset that a file without settings fits exactly."""
     for config in PRESETS.values():
+        config = as_computed(config, format)
         if not FORMATS[format].lacks(config):
             with torch.device("meta"):
                 weights = build(config).state_dict()
             if not find_faults(weights, config, contents, format):
                 return config
     return None
-
-
-def is_folded(model: nn.Module) -> bool:
-    """Whether the model has been reparameterized: the image tower's BatchNorms are gone."""
-    return not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 def _cause_in_our_file(model: MobileCLIP, header: dict[str, str]) -> str:

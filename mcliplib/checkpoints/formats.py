@@ -1,19 +1,20 @@
 """The three formats: which models each can hold, and where each of our tensors stands in it."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mcliplib.checkpoints import mobileclip_names, open_clip_names
-from mcliplib.checkpoints.files import Contents
+from mcliplib.checkpoints.files import OURS, Contents
 from mcliplib.checkpoints.naming import Place, Rule, places
 from mcliplib.image_encoder import MCiConfig
 from mcliplib.model import ModelConfig
-from mcliplib.vit import ViTConfig
+from mcliplib.vit import ViTConfig, released_stem, timm_stem
 
-OURS = "mcliplib"  # in the header of our own files
 BIAS = {True: "visual.trunk.head.bias", False: "visual.trunk.head.fc.bias"}  # by whether the image tower is a ViT
 
 
@@ -24,11 +25,20 @@ class Format(NamedTuple):
         rules: from our names to the format's.
         owns: whether a file with these contents is of this format.
         lacks: what a model has that the format has no place for, or "".
+        stem: the ViT as the programs that read and write this format compute it; names and shapes do not tell.
     """
 
     rules: Sequence[Rule]
     owns: Callable[[Contents], bool]
     lacks: Callable[[ModelConfig], str]
+    stem: Callable[[ViTConfig], ViTConfig] = lambda config: config
+
+
+def as_computed(config: ModelConfig, format: str) -> ModelConfig:
+    """The settings of the function that a file of this format stands for."""
+    if not isinstance(config.image, ViTConfig):
+        return config
+    return replace(config, image=FORMATS[format].stem(config.image))
 
 
 def places_of(names: Sequence[str], format: str) -> dict[str, Place]:
@@ -61,11 +71,24 @@ def _mobileclip_lacks(config: ModelConfig) -> str:
         return "a ViT without convolutional stem"
     if isinstance(image, MCiConfig) and (len(image.widths) != 4 or image.layer_norm):
         return "an MCi with five stages or LayerNorm"
-    return ""
+    return _stem_lacks(config, "mobileclip")
 
 
 def _open_clip_lacks(config: ModelConfig) -> str:
-    return "the text tower MCt" if config.text.repmixers else ""
+    return "the text tower MCt" if config.text.repmixers else _stem_lacks(config, "open_clip")
+
+
+def _stem_lacks(config: ModelConfig, format: str) -> str:
+    image = config.image
+    if config == as_computed(config, format) or not isinstance(image, ViTConfig):
+        return ""
+    return f"a patch stem padded by {image.stem_padding} and LayerNorms with eps {image.norm_eps:g}"
+
+
+def _in_our_names(contents: Contents) -> bool:
+    """Our own files, and the bare state dict of one of our models."""
+    ours = any(re.match(r"image_encoder\.(?!model\.)", name) for name in contents.tensors)
+    return contents.header.get("format") == OURS or ours
 
 
 FORMATS = {
@@ -73,11 +96,13 @@ FORMATS = {
         mobileclip_names.RULES,
         lambda contents: any(name.startswith("image_encoder.model.") for name in contents.tensors),
         _mobileclip_lacks,
+        released_stem,
     ),
     "open_clip": Format(
         open_clip_names.RULES,
         lambda contents: any(name.startswith("visual.") for name in contents.tensors),
         _open_clip_lacks,
+        timm_stem,
     ),
-    "safetensors": Format((), lambda contents: contents.header.get("format") == OURS, lambda config: ""),
+    "safetensors": Format((), _in_our_names, lambda config: ""),
 }

@@ -11,11 +11,15 @@ from mcliplib.errors import UserError
 if TYPE_CHECKING:
     from mcliplib.evaluate import Score
 
+_MODEL = (
+    "a checkpoint (ours, a released mobileclip_*.pt, or open_clip's), a training run's folder, or hf-hub:OWNER/REPO"
+)
+
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="zero-shot and retrieval scores of a model")
-    parser.add_argument("--model", required=True, help="a checkpoint: ours, a released mobileclip_*.pt, or open_clip's")
+    parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     parser.add_argument("--output", type=Path, help="write the scores to this JSON file too")
     parser.set_defaults(run=run)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mcliplib.errors import UserError
 from mcliplib.latency.ways import Run
+from mcliplib.presets import get_config
 
 TowerKind = Literal["image", "text"]
 
@@ -27,25 +28,25 @@ class Peer:
         name: of the package.
         tower: what it is compared in.
         models: our model's name -> the peer's.
-        build: the peer's model name -> tower in eval mode.
+        build: the peer's model name, and the width of our features -> tower in eval mode.
     """
 
     name: str
     tower: TowerKind
     models: Mapping[str, str]
-    build: Callable[[str], nn.Module]
+    build: Callable[[str, int], nn.Module]
 
 
-def timm_image(name: str) -> nn.Module:
-    """timm's image tower with a projection to 512, reparameterized as timm does it."""
+def timm_image(name: str, embed_dim: int) -> nn.Module:
+    """timm's image tower with a projection to `embed_dim`, reparameterized as timm does it."""
     import timm
     from timm.utils.model import reparameterize_model
 
-    return reparameterize_model(timm.create_model(name, num_classes=512).eval())
+    return reparameterize_model(timm.create_model(name, num_classes=embed_dim).eval())
 
 
-def open_clip_text(name: str) -> nn.Module:
-    """open_clip's text tower."""
+def open_clip_text(name: str, embed_dim: int) -> nn.Module:
+    """open_clip's text tower; its name settles the width."""
     import open_clip
 
     with _quiet():
@@ -110,7 +111,7 @@ def peer_run(peer: Peer, model: str) -> Run:
         raise UserError(
             f"{peer.name} has no {peer.tower} tower like {model}'s; it has those of {', '.join(peer.models)}"
         )
-    tower = peer.build(peer.models[model])
+    tower = peer.build(peer.models[model], get_config(model).embed_dim)
 
     def run(x: Tensor) -> Tensor:
         with torch.inference_mode():

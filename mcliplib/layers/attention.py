@@ -34,6 +34,8 @@ class SelfAttention(nn.Module):
         causal: whether a token sees only itself and earlier tokens.
     """
 
+    folded = False
+
     def __init__(self, dim: int, *, head_dim: int, qkv_bias: bool, causal: bool = False) -> None:
         super().__init__()
         self.head_dim, self.causal = head_dim, causal
@@ -77,7 +79,7 @@ class SelfAttention(nn.Module):
         query_scale = torch.ones_like(qkv.bias)
         query_scale[:dim] = self.scale
         fused = SelfAttention(dim, head_dim=self.head_dim, qkv_bias=True, causal=self.causal).eval()
-        fused.scale = 1.0
+        fused.scale, fused.folded = 1.0, True
         fused.qkv, fused.proj = as_linear(Affine(*qkv).scaled(query_scale)), as_linear(proj)
         return fused
 
@@ -88,6 +90,10 @@ class SpatialAttention(nn.Module):
     def __init__(self, attention: SelfAttention) -> None:
         super().__init__()
         self.attention = attention
+
+    @property
+    def folded(self) -> bool:
+        return self.attention.folded
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         # Views in both directions where x is channels-last.

@@ -16,7 +16,7 @@ class ConvBN(nn.Module):
         kernel_size: (height, width).
         stride: the same along both axes.
         groups: `in_channels` for a depthwise convolution.
-        padded: with half a kernel of zeros on every side, so that at stride 1 an odd kernel keeps the size.
+        padding: zeros on every side; None is half a kernel, so that at stride 1 an odd kernel keeps the size.
     """
 
     def __init__(
@@ -27,12 +27,12 @@ class ConvBN(nn.Module):
         *,
         stride: int = 1,
         groups: int = 1,
-        padded: bool = True,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
-        padding = (kernel_size[0] // 2, kernel_size[1] // 2) if padded else (0, 0)
+        zeros = (kernel_size[0] // 2, kernel_size[1] // 2) if padding is None else (padding, padding)
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=False
+            in_channels, out_channels, kernel_size, stride=stride, padding=zeros, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)
 

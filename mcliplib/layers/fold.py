@@ -16,7 +16,7 @@ Plain = TypeVar("Plain", nn.Conv2d, nn.Linear)
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A block that has a plain form."""
+    """A block that has a plain form. Where that form is of the same class, it says `folded = True`."""
 
     def fuse(self) -> nn.Module:
         """A new module, equal in eval mode; it shares no parameter with this one."""
@@ -112,6 +112,11 @@ def as_conv(map_: Affine, like: nn.Conv2d) -> nn.Conv2d:
 def as_linear(map_: Affine) -> nn.Linear:
     """A plain linear layer with this weight [out, in] and bias."""
     return _filled(nn.Linear(map_.kernel.shape[1], map_.kernel.shape[0]).to(map_.kernel), map_)
+
+
+def is_folded(module: nn.Module) -> bool:
+    """Whether every block inside a module is in its plain form already."""
+    return not any(isinstance(part, Foldable) and not getattr(part, "folded", False) for part in module.modules())
 
 
 def require_eval(module: nn.Module) -> None:

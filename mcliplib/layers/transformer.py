@@ -20,6 +20,8 @@ class TransformerLayer(nn.Module):
         norm_eps: what LayerNorm adds to the variance.
     """
 
+    folded = False
+
     def __init__(
         self, dim: int, *, head_dim: int, mlp_ratio: float, causal: bool = False, norm_eps: float = 1e-5
     ) -> None:
@@ -43,6 +45,7 @@ class TransformerLayer(nn.Module):
         """The same with the norms' scales and shifts and the attention's scale folded into the weights."""
         require_eval(self)
         fused = copy.deepcopy(self)
+        fused.folded = True
         fused.norm1, fused.norm2 = plain_layer_norm(self.norm1), plain_layer_norm(self.norm2)
         fused.attention = self.attention.fuse(self.norm1)
         fused.fc1 = as_linear(after_layer_norm(self.norm2, affine(self.fc1)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from mcliplib.checkpoints.settings import config_to_json
 from mcliplib.errors import UserError
 from mcliplib.model import MobileCLIP
 from mcliplib.train.settings import TrainSettings
@@ -45,6 +46,7 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     """
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
+        "config": config_to_json(learner.model.config),
         "data": digest,
         "model": learner.model.state_dict(),
         "optimizer": learner.optimizer.state_dict(),

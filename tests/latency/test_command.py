@@ -11,6 +11,7 @@ import mcliplib
 from mcliplib.cli import main
 from mcliplib.latency import PEERS, peers
 from mcliplib.latency.inputs import enliven, example_for
+from mcliplib.presets import PRESETS
 
 QUICK = ["--rounds", "2", "--threads", "1"]
 
@@ -72,7 +73,7 @@ def test_a_peer_takes_part(monkeypatch, capsys):
             return pixels.mean((2, 3))
 
     peer = copy.copy(PEERS["timm"])
-    peer = type(peer)("timm", "image", {"mobileclip_nano": "tiny"}, lambda name: Tiny())
+    peer = type(peer)("timm", "image", {"mobileclip_nano": "tiny"}, lambda name, embed_dim: Tiny())
     monkeypatch.setitem(peers.PEERS, "timm", peer)
     command = ["benchmark", "latency", "--model", "mobileclip_nano", "--tower", "image", "--against", "timm", *QUICK]
     assert main(command) == 0
@@ -84,6 +85,16 @@ def test_peers_build_the_towers_of_our_models(name, shape):
     run = peers.peer_run(PEERS[name], "mobileclip_s0")
     example = torch.rand(shape) if len(shape) == 4 else torch.randint(49408, shape)
     assert run(example).shape == (1, 512)
+
+
+@pytest.mark.parametrize("model", PEERS["timm"].models)
+def test_timms_towers_are_as_wide_as_ours(model):
+    """S3, S4 and L-14 end in 768 numbers, the others in 512."""
+    config = PRESETS[model]
+    size = config.image.image_size
+    with torch.device("meta"):
+        features = peers.peer_run(PEERS["timm"], model)(torch.rand(1, 3, size, size))
+    assert features.shape == (1, config.embed_dim)
 
 
 @pytest.mark.parametrize("name", list(PEERS))

@@ -1,5 +1,8 @@
 """A folded model is plain, exact, and works under everything that people run models under."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -90,8 +93,21 @@ def test_export(fast, inputs, expected):
     assert not [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
 
 
+COMPILED = """
+import sys, torch, mcliplib
+fast = mcliplib.load_model(sys.argv[1])
+pixels, tokens = torch.load(sys.argv[2], weights_only=True)
+with torch.inference_mode():
+    torch.save(torch.compile(fast, fullgraph=True)(pixels, tokens)[:2], sys.argv[3])
+"""
+
+
 @pytest.mark.slow
-def test_compile(fast, inputs, expected):
-    compiled = torch.compile(fast, fullgraph=True)
-    with torch.inference_mode():
-        close(compiled(*inputs), expected, 1e-4)
+def test_compile(fast, inputs, expected, tmp_path):
+    """In a process without the check of annotations, through which torch.compile cannot trace."""
+    mcliplib.save_checkpoint(fast, tmp_path / "fast.safetensors")
+    torch.save(inputs, tmp_path / "inputs.pt")
+    argv = [sys.executable, "-c", COMPILED, *(tmp_path / name for name in ("fast.safetensors", "inputs.pt", "out.pt"))]
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    close(torch.load(tmp_path / "out.pt", weights_only=True), expected, 1e-4)

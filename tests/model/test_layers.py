@@ -40,9 +40,9 @@ BLOCKS = {
     "repmixer_tokens": lambda c: RepMixer(c, (1, 11), scale_branch=False),
     "conv_ffn": lambda c: ConvFFN(c, 3 * c, (7, 7)),
     "repmixer_block": lambda c: RepMixerBlock(
-        c, mixer_kernel=(3, 3), ffn_kernel=(7, 7), mlp_ratio=3, scale_branch=True
+        c, mixer_kernel=(3, 3), ffn_kernel=(7, 7), mlp_ratio=3.0, scale_branch=True
     ),
-    "attention_block": lambda c: AttentionBlock(c, ffn_kernel=(7, 7), mlp_ratio=3, head_dim=c // 2, drop_path=0.3),
+    "attention_block": lambda c: AttentionBlock(c, ffn_kernel=(7, 7), mlp_ratio=3.0, head_dim=c // 2, drop_path=0.3),
     "large_kernel": lambda c: LargeKernelConv(c, 2 * c, squeeze_excite=False),
     "large_kernel_se": lambda c: LargeKernelConv(c, 2 * c, squeeze_excite=True),
     "patch_embed": lambda c: patch_embed(c, 2 * c, squeeze_excite=True),
@@ -101,7 +101,7 @@ def test_fold_is_wrong_when_statistics_drift(randomize):
 @pytest.mark.parametrize("train", [False, True])
 def test_reading_one_token_is_the_whole_layer_at_that_token(randomize, causal, folded, train):
     """Forward and gradient, at the ends and in the middle, also where BatchNorm sees all tokens."""
-    layer = randomize(nn.Sequential(TransformerLayer(16, head_dim=8, mlp_ratio=4, causal=causal),
+    layer = randomize(nn.Sequential(TransformerLayer(16, head_dim=8, mlp_ratio=4.0, causal=causal),
                                     TokenRepMixer(TextConfig(width=16))).double())  # fmt: skip
     layer = mcliplib.reparameterize(layer.eval()) if folded else layer.train(train)
     for part in layer:

@@ -93,11 +93,32 @@ def test_folding_in_train_mode_is_refused():
 
 def test_padding_takes_part_in_mct(nano, randomize):
     """MCt has no padding mask: the same words in a longer context have other features."""
-    model = randomize(mcliplib.create_model("mobileclip_nano"))
-    tokens = mcliplib.get_tokenizer(model)(["a cat"])
-    moved = tokens.clone()
-    moved[:, -1] = 7  # a token after the end-of-text token
-    assert not torch.allclose(model.encode_text(tokens), model.encode_text(moved))
+    features = []
+    for length in (16, 20):
+        torch.manual_seed(0)
+        model = randomize(mcliplib.create_model("mobileclip_nano", context_length=length))
+        with torch.no_grad():
+            model.text_encoder.positions.fill_(0.01)
+        features.append(model.encode_text(mcliplib.get_tokenizer(model)(["a cat"])))
+    assert not torch.allclose(*features)
+
+
+@pytest.mark.parametrize("name", ["mobileclip_nano", "mobileclip_s1", "mobileclip_b"])
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_follows_the_end_of_text_is_padding_whatever_it_is(name, folded, randomize):
+    """Hugging Face's tokenizer repeats the end-of-text token; others write anything there."""
+    torch.manual_seed(0)
+    model = randomize(mcliplib.create_model(name))
+    model = mcliplib.reparameterize(model) if folded else model
+    tokens = mcliplib.get_tokenizer(model)(["a cat", "two dogs on a red chair", "x " * 100])
+    end = tokens.argmax(dim=1)[:, None]
+    after = torch.arange(tokens.shape[1]) > end
+    with torch.inference_mode():
+        expected = model.encode_text(tokens)
+        for padding in (tokens.max(), torch.randint(1, int(tokens.max()), tokens.shape)):
+            found = model.encode_text(torch.where(after, padding, tokens))
+            assert torch.equal(found, expected)
+        assert torch.equal(model.encode_text(tokens.int()), expected)
 
 
 def test_logit_scale_starts_at_clips_and_is_clamped(nano):
