@@ -65,7 +65,7 @@ def test_bad_references_name_what_is_near(folder: Path, reference: str, message:
 def test_a_failed_write_leaves_the_old_record(folder: Path) -> None:
     old = (folder / "tiny-clip.json").read_bytes()
     with pytest.raises(UserError, match="JSON"):
-        results.record("tiny-clip", {"x": math.nan}, unit="", n=1, seeds=[], command="", seconds=0, directory=folder)
+        results.record("tiny-clip", {"x": math.nan}, unit="", n=1, seeds=[], command="", seconds=0.0, directory=folder)
     assert (folder / "tiny-clip.json").read_bytes() == old
     assert [path.name for path in folder.iterdir()] == ["tiny-clip.json"]
 
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_record(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["", "Upper", "a.b", "../up"])
 def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="result name"):
-        results.record(name, {}, unit="", n=1, seeds=[], command="", seconds=0, directory=tmp_path)
+        results.record(name, {}, unit="", n=1, seeds=[], command="", seconds=0.0, directory=tmp_path)
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from mcliplib.data.sample import Sample
 
 
+@runtime_checkable
 class _Keyed(Protocol):
     @property
     def key(self) -> str: ...

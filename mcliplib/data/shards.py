@@ -8,10 +8,15 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
+
+
+@runtime_checkable
+class _Writable(Protocol):
+    def write(self, content: bytes, /) -> int: ...
 
 
 def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Path:
@@ -34,7 +39,7 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mappi
         with os.fdopen(handle, "wb") as raw:
             if target.suffix == ".gz":
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
-                    _write_tar(cast(BinaryIO, packed), samples)
+                    _write_tar(packed, samples)
             else:
                 _write_tar(raw, samples)
         os.chmod(name, 0o644)
@@ -45,8 +50,8 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mappi
     return target
 
 
-def _write_tar(stream: BinaryIO, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+def _write_tar(stream: _Writable, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+    with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
         for key, members in samples:
             if "." in key or "/" in key:
                 raise ValueError(f"sample key {key!r} must not hold a dot or a slash")

@@ -1,7 +1,7 @@
 """Pictures and texts to features, in batches: by a model here, or by anything else that maps both into one space."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -13,6 +13,7 @@ from mcliplib.model import MobileCLIP
 BATCH = 128
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What the evaluation asks of a model or a teacher; features are normalised."""
 

@@ -1,12 +1,13 @@
 """What a reinforcement run asks of a teacher and of a captioner; anything with these members will do."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """An image-text model that is asked, never trained.
 
@@ -29,6 +30,7 @@ class Teacher(Protocol):
         """Texts to normalised features [M, dim], float32."""
 
 
+@runtime_checkable
 class Captioner(Protocol):
     """Something that says in words what is in a picture.
 

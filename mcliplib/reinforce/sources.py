@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -53,6 +53,7 @@ class RawSample:
     fault: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """What becomes one output shard.
 

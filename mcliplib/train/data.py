@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from mcliplib.train.settings import TrainSettings
 MakeBatch = Callable[[int], Batch | ReinforcedBatch]  # of a step
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """A set in memory."""
 

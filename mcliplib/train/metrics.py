@@ -1,6 +1,7 @@
 """Where a run's numbers go: one JSON line and one TensorBoard event per logged step."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +27,7 @@ class Metrics:
         self._file = self.path.open("a", buffering=1)
         self._events = SummaryWriter(str(directory), purge_step=from_step)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, int | float]) -> None:
         """Write the values of one step."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
@@ -57,7 +58,7 @@ class Report:
         self._bar.update(pairs)
         self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, int | float]) -> None:
         """Write the values of one step."""
         if self._metrics is not None:
             self._metrics.log(step, values)
@@ -71,7 +72,7 @@ class Report:
             self._metrics.close()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
+def read_metrics(path: str | Path) -> list[dict[str, int | float]]:
     """The lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
     lines = []
     for line in Path(path).read_text().splitlines():

@@ -1,7 +1,7 @@
 """A finished run as a record that the book quotes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -49,7 +49,9 @@ def record_training(name: str, settings: TrainSettings, result: TrainResult) -> 
     )
 
 
-def curve(lines: Sequence[dict[str, float]], batch_size: int, points: int = _CURVE_POINTS) -> dict[str, list[float]]:
+def curve(
+    lines: Sequence[Mapping[str, int | float]], batch_size: int, points: int = _CURVE_POINTS
+) -> dict[str, list[int] | list[float]]:
     """A run's loss by pairs seen, at few enough points for a record.
 
     Args:

@@ -120,7 +120,8 @@ class ReinforcedBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         rows = rows_of(step, len(self.samples), self.batch_size, self.seed)
         views = rng.integers(self._image_emb.shape[1], size=len(rows))
-        pixels = np.stack([self.view(row, view) for row, view in zip(rows, views, strict=True)])
+        chosen = zip(rows.tolist(), views.tolist(), strict=True)
+        pixels = np.stack([self.view(row, view) for row, view in chosen])
         real = ReinforcedBatch(
             as_pixels(pixels), self._tokens[rows, 0], self._image_emb[rows, views], self._text_emb[rows, 0]
         )

@@ -56,7 +56,7 @@ def reinforced_stream(
     *,
     image_size: int,
     batch_size: int,
-    images: Sequence[str] | None = None,
+    images: Paths | None = None,
     settings: AugmentSettings = PAPER,
     teacher_dims: Sequence[int] | None = None,
     seed: int = 0,

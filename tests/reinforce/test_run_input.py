@@ -210,7 +210,7 @@ def test_faults_of_lists(tmp_path: Path) -> None:
         '{"caption": "x"}',
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    go(tmp_path / "list.jsonl", tmp_path / "set", max_skipped=1)
+    go(tmp_path / "list.jsonl", tmp_path / "set", max_skipped=1.0)
     assert manifest(tmp_path / "set")["counts"] == {
         "samples": 1,
         "skipped": 6,

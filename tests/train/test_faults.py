@@ -141,7 +141,7 @@ def killed_at_random(command, state):
     """Start it, let it save at least once, kill it up to a second later; whether that was before its end."""
     before = state.stat().st_mtime_ns if state.exists() else None
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if state.exists() and state.stat().st_mtime_ns != before:
             break

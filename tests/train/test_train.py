@@ -19,6 +19,7 @@ from mcliplib.train import TrainSettings, load_settings, train
 from mcliplib.train.batches import PairBatches, jitter_colours, random_crop_box, rows_of
 from mcliplib.train.metrics import read_metrics
 from mcliplib.train.settings import settings_from
+from tests.conftest import refused
 from tests.train.conftest import COLOURS
 
 TINY = TrainSettings(
@@ -206,7 +207,7 @@ def test_settings_survive_yaml(tmp_path):
 def test_wrong_settings_are_named(tmp_path, text, message):
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=message):
+    with refused(UserError, message):
         load_settings(path)
 
 

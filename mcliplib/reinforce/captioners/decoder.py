@@ -46,7 +46,7 @@ class CaptionDecoder(nn.Module):
         self.to_prefix = nn.Linear(config.features, config.prefix * config.width)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Parameter(torch.zeros(config.prefix + config.context_length, config.width))
-        layers = (TransformerLayer(config.width, head_dim=32, mlp_ratio=4, causal=True) for _ in range(config.layers))
+        layers = (TransformerLayer(config.width, head_dim=32, mlp_ratio=4.0, causal=True) for _ in range(config.layers))
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)

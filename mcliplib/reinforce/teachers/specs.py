@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -20,6 +20,7 @@ LOCAL = ("lit-lite0", "lit-lite2", "conse-lite0", "conse-lite2")
 ENSEMBLE = ("lit-lite0", "lit-lite2")  # our two teachers; the paper's are open_clip's two ViT-L-14
 
 
+@runtime_checkable
 class ScorableTeacher(Teacher, Protocol):
     """A teacher that also takes pictures, and so is an `mcliplib.evaluate` encoder."""
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,13 +15,23 @@ from torch import Tensor
 from mcliplib.data import Sample
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.params import Augmentation, AugmentSettings
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, LiteFeatures
+from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, Frozen
 
 _BATCH = 32
 
 
+@runtime_checkable
+class FrozenTower(Protocol):
+    """What computes the features: `LiteFeatures`, or a stand-in."""
+
+    tower: Any
+
+    def __call__(self, pixels: Float[Tensor, "b 3 h w"]) -> Frozen:
+        """Of pixels in [0, 1]."""
+
+
 def image_views(
-    features: LiteFeatures,
+    features: FrozenTower,
     samples: Sequence[Sample],
     settings: AugmentSettings,
     *,
@@ -57,7 +68,7 @@ def image_views(
 
 
 def _view(
-    features: LiteFeatures,
+    features: FrozenTower,
     samples: Sequence[Sample],
     settings: AugmentSettings,
     view: int,
@@ -76,7 +87,7 @@ def _view(
     return found
 
 
-def _key(features: LiteFeatures, samples: Sequence[Sample], settings: AugmentSettings, view: int, seed: int) -> str:
+def _key(features: FrozenTower, samples: Sequence[Sample], settings: AugmentSettings, view: int, seed: int) -> str:
     pictures = hashlib.sha256("".join(str(sample.meta.get("sha256", sample.key)) for sample in samples).encode())
     drawn_from = {**asdict(settings), "seed": seed} if view else {"size": settings.size}
     what = [features.tower.identity(), pictures.hexdigest(), drawn_from, view]
