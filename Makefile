@@ -7,10 +7,10 @@ SITE := book/_build/html
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint lock serve clean
+.PHONY: help env book test portable lint lock serve clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Make the environment in .venv, exactly as requirements.lock says
 
@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-book: env ## Execute every chapter and build the book in book/_build/html
+book: env ## Execute every chapter and build the book in book/_build/html; a failing one is listed, and costs no other
 	rm -rf book/_build
 	$(BIN)/jupyter-book build . --path-output book --all -n -W --keep-going
 	$(BIN)/python book/_ext/fingerprint.py $(SITE)
@@ -33,6 +33,9 @@ book: env ## Execute every chapter and build the book in book/_build/html
 test: lint ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
 	$(BIN)/python -m pytest tests/book tests/notebooks
+
+portable: env ## Run the changed chapters with other seeds, threads and instruction sets, and record what holds (an hour or two)
+	$(BIN)/python tests/notebooks/portable.py --record
 
 lint: env ## Check style, format and types
 	$(BIN)/ruff check .

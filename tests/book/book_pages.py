@@ -24,7 +24,7 @@ def build(root: Path, output: Path, **environment: str) -> subprocess.CompletedP
     """Build the book of the folder `root` as `make book` does; the pages are in `output`/_build/html."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root), "--path-output", str(output)]
     command += ["--all", "-n", "-W", "--keep-going"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment or None)
+    return subprocess.run(command, capture_output=True, text=True, timeout=3600, env=environment or None)
 
 
 def markdown(page: Path) -> str:

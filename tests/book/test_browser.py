@@ -90,7 +90,7 @@ def visit(address: str, profiles: Path) -> Visit:
     log = profiles / "net.json"
     log.unlink(missing_ok=True)
     argv = [CHROMIUM, *FLAGS, f"--user-data-dir={profiles / 'profile'}", f"--log-net-log={log}", "--dump-dom", address]
-    run = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(profiles)})
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=600, env={**os.environ, "HOME": str(profiles)})
     assert run.returncode == 0, run.stderr[-2000:]
     return Visit(run.stdout, page_requests(log))
 

@@ -23,7 +23,7 @@ def test_its_code_runs(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "photo.jpg")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
     code += "\nassert probabilities.shape == (1, 2)\nassert mcliplib.load_model('again.pt').config == model.config"
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
 
 

@@ -18,7 +18,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *argv], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *argv], cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def fake_python(folder: Path, body: str) -> str:

@@ -17,7 +17,7 @@ def test_the_library_example_runs(tmp_path: Path) -> None:
     assert example
     Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "photo.jpg")
     code = example[1] + "\nassert similarity.shape == (1, 2)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
 
 
@@ -33,7 +33,7 @@ def test_the_reinforce_example_runs(tmp_path: Path) -> None:
     for number, line in enumerate(table[1].splitlines()[1:]):
         Image.new("RGB", (300, 200), (200, 30 * number, 30)).save(photos / line.partition(",")[0])
     argv = [sys.executable, "-m", "mcliplib", *command[1].split()]
-    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert "reinforced: 2 samples; skipped: none" in run.stdout
 

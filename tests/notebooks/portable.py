@@ -1,0 +1,267 @@
+"""Do the chapters hold on any processor, with any number of threads and any seed? `make portable` runs them and sees.
+
+Each chapter runs with five seeds as it is pinned (float32, two threads), then once each with one thread, with the
+processor's instruction sets limited, and, where the processor multiplies bfloat16, in bfloat16. Every comparison that
+a chapter asserts is measured instead of only checked: its slack says how far the values are from failing.
+
+    python tests/notebooks/portable.py                     # the chapters that changed since the record
+    python tests/notebooks/portable.py --all --record      # all of them, into data/results/portable.json
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+SEEDS = range(5)
+RECORD = "portable"
+HANGING = 1800  # seconds for a cell; nothing here is a test of speed
+MEASURED = """
+import json as _json
+
+_measured = []
+
+
+def _compare(source, values, orders):
+    def number(value):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return None
+
+    numbers = [number(value) for value in values]
+    for left, right, order in zip(numbers, numbers[1:], orders):
+        if left is None or right is None:
+            continue
+        slack = (right - left) if order.startswith("<") else (left - right)
+        scale = max(abs(left), abs(right)) or 1.0
+        _measured.append({"assert": source, "left": left, "right": right, "slack": slack / scale})
+
+
+def _write():
+    with open("measured.json", "w") as file:
+        _json.dump(_measured, file)
+
+
+"""
+
+
+class Variant(NamedTuple):
+    """One way to run a chapter."""
+
+    name: str
+    parameters: dict[str, Any]
+    environment: dict[str, str]
+
+
+class Run(NamedTuple):
+    """What came of it."""
+
+    chapter: str
+    variant: str
+    error: str  # "" where every assertion held
+    seconds: float
+    measured: list[dict[str, Any]]  # the comparisons: assert, left, right, slack
+
+
+def variants(parameters: set[str]) -> list[Variant]:
+    """The ways to run a chapter that has these parameters, on this machine."""
+    found = [Variant(f"seed {seed}", {"seed": seed}, {}) for seed in SEEDS]
+    if "threads" in parameters:
+        found.append(Variant("1 thread", {"threads": 1}, {}))
+    found += [Variant(name, {}, environment) for name, environment in instruction_sets()]
+    if "dtype" in parameters and multiplies_bfloat16():
+        found.append(Variant("bfloat16", {"dtype": "bfloat16"}, {}))
+    return found
+
+
+def instruction_sets() -> Iterator[tuple[str, dict[str, str]]]:
+    """Smaller instruction sets than the machine's, for PyTorch's own kernels and for oneDNN's."""
+    import torch
+
+    best = torch.backends.cpu.get_cpu_capability()
+    for level in ("DEFAULT", "AVX2"):
+        if level != best:
+            yield f"ATEN_CPU_CAPABILITY={level.lower()}", {"ATEN_CPU_CAPABILITY": level.lower()}
+    if best == "AVX512":
+        for level in ("AVX2", "AVX512_CORE"):
+            yield f"ONEDNN_MAX_CPU_ISA={level}", {"ONEDNN_MAX_CPU_ISA": level}
+
+
+def multiplies_bfloat16() -> bool:
+    """Where it does not, its imitation is some sixty times slower."""
+    import torch
+
+    from mcliplib.precision import computed
+
+    return computed("auto", torch.device("cpu")) == "bfloat16"
+
+
+def parameters_of(notebook: Any) -> set[str]:
+    """The names in a notebook's `parameters` cell."""
+    source = next(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    return {node.target.id for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
+
+
+def measured_source(source: str) -> str:
+    """A cell of assertions, with every comparison of sizes measured before it is asserted."""
+    tree = _Measure().visit(ast.parse(source))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+class _Measure(ast.NodeTransformer):
+    """`assert a < b` becomes `_operands = (a, b); _compare("a < b", _operands, ["<"]); assert _operands[0] < ...`."""
+
+    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        test = node.test
+        if not isinstance(test, ast.Compare) or not all(
+            isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in test.ops
+        ):
+            return [node]
+        orders = ["<" if isinstance(op, ast.Lt | ast.LtE) else ">" for op in test.ops]
+        operands = ast.unparse(ast.Tuple([test.left, *test.comparators], ast.Load()))
+        source = ast.unparse(test)
+        parts = [
+            ast.unparse(ast.Compare(ast.Name(f"_operands_{i}"), [op], [ast.Name(f"_operands_{i + 1}")]))
+            for i, op in enumerate(test.ops)
+        ]
+        names = ", ".join(f"_operands_{i}" for i in range(len(orders) + 1))
+        return ast.parse(
+            f"{names} = {operands}\n_compare({source!r}, ({names}), {orders})\nassert {' and '.join(parts)}, {source!r}"
+        ).body
+
+
+def instrumented(notebook: Any) -> Any:
+    """The notebook with its last, hidden cells measured; the measurements are written even where one fails."""
+    cells = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and "remove-cell" in cell.metadata.get("tags", [])
+    ]
+    for cell in cells:
+        body = "\n".join("    " + line for line in measured_source(cell.source).splitlines())
+        cell.source = f"try:\n{body}\nfinally:\n    _write()"
+    cells[0].source = MEASURED + cells[0].source
+    return notebook
+
+
+def run(path: Path, variant: Variant) -> Run:
+    """Run a chapter one way, in a folder of its own."""
+    import nbformat
+    import papermill
+
+    os.environ.update(variant.environment)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        source, error = Path(folder, path.name), ""
+        nbformat.write(instrumented(nbformat.read(path, as_version=4)), source)
+        try:
+            papermill.execute_notebook(
+                source, Path(folder, "run.ipynb"), parameters={"fast": True, **variant.parameters}, cwd=folder,
+                kernel_name="python3", execution_timeout=HANGING, progress_bar=False,
+            )  # fmt: skip
+        except Exception as raised:
+            error = next((line for line in reversed(str(raised).strip().splitlines()) if line), repr(raised))
+        found = Path(folder, "measured.json")
+        measured = json.loads(found.read_text()) if found.is_file() else []
+    return Run(path.stem, variant.name, error, time.perf_counter() - began, measured)
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of what a chapter's outcome depends on: its own code, the package's, the data."""
+    import nbformat
+
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    digest = hashlib.sha256("\0".join(code).encode())
+    for file in sorted([*(ROOT / "mcliplib").rglob("*.py"), *(ROOT / "data").rglob("*.tar")]):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def summary(runs: list[Run]) -> dict[str, Any]:
+    """What the record keeps of a chapter: how many runs held, which did not, and its narrowest assertions."""
+    by_assert: dict[str, list[dict[str, Any]]] = {}
+    for one in runs:
+        for comparison in one.measured:
+            by_assert.setdefault(comparison["assert"], []).append(comparison)
+    narrowest = sorted(by_assert, key=lambda source: min(one["slack"] for one in by_assert[source]))[:3]
+    return {
+        "runs": len(runs),
+        "failed": {one.variant: one.error for one in runs if one.error},
+        "variants": [one.variant for one in runs],
+        "narrowest": {source: round(min(one["slack"] for one in by_assert[source]), 4) for source in narrowest},
+    }
+
+
+def show(runs: list[Run]) -> None:
+    """Print a chapter's margins: each comparison's range over the runs, the narrowest first."""
+    by_assert: dict[str, list[dict[str, Any]]] = {}
+    for one in runs:
+        for comparison in one.measured:
+            by_assert.setdefault(comparison["assert"], []).append(comparison)
+    failed = [one for one in runs if one.error]
+    print(f"{runs[0].chapter}: {len(runs) - len(failed)} of {len(runs)} runs hold", flush=True)
+    for one in failed:
+        print(f"  {one.variant}: {one.error}")
+    for source, found in sorted(by_assert.items(), key=lambda item: min(one["slack"] for one in item[1])):
+        left, right = ([one[side] for one in found] for side in ("left", "right"))
+        spans = [f"{min(side):.4g}..{max(side):.4g}" for side in (left, right)]
+        print(f"  slack {min(one['slack'] for one in found):8.1%}  {spans[0]} against {spans[1]}  {source[:90]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="*", help="names of chapters (default: those that changed since the record)")
+    parser.add_argument("--all", action="store_true", help="every chapter")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (default: 2)")
+    parser.add_argument("--record", action="store_true", help="write data/results/portable.json")
+    args = parser.parse_args()
+    import nbformat
+
+    from mcliplib import results
+
+    known = results.load(RECORD)["values"] if RECORD in results.names() else {}
+    paths = sorted((ROOT / "book").glob("*.ipynb"))
+    hashes = {path.stem: fingerprint(path) for path in paths}
+    if args.chapters:
+        chosen = [path for path in paths if path.stem in args.chapters]
+    else:
+        chosen = [
+            p
+            for p in paths
+            if args.all or known.get(p.stem, {}).get("inputs") != hashes[p.stem] or known[p.stem]["failed"]
+        ]
+    if not chosen:
+        print("nothing changed since the record")
+        return 0
+    began, values, failed = time.perf_counter(), dict(known), False
+    with ProcessPoolExecutor(args.jobs, max_tasks_per_child=1) as pool:
+        pending = {
+            path.stem: [
+                pool.submit(run, path, one) for one in variants(parameters_of(nbformat.read(path, as_version=4)))
+            ]
+            for path in chosen
+        }
+        for name, futures in pending.items():
+            runs = [future.result() for future in futures]
+            show(runs)
+            values[name] = {"inputs": hashes[name], **summary(runs)}
+            failed |= bool(values[name]["failed"])
+    if args.record:
+        n = sum(one["runs"] for one in values.values())
+        results.record(
+            RECORD, values, unit="runs, and slack as a share of the larger side", n=n,
+            seeds=list(SEEDS), command="make portable", seconds=time.perf_counter() - began,
+        )  # fmt: skip
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
