@@ -1,6 +1,7 @@
 """Shared by all tests: threads, and weights on which a wrong fold would show."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -8,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mcliplib.layers import LayerScale
-
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))  # on a busy machine, 1 is many times faster
 
 
 def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
     """Non-trivial statistics everywhere: fresh weights make BatchNorm and layer scales nearly the identity."""
+    from mcliplib.layers import LayerScale  # not above: the check of annotations must come before the package
+
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
@@ -48,3 +49,24 @@ def colourful():
     y, x = np.mgrid[0:300, 0:420]
     channels = (x * y % 256, (x // 7 + y // 5) * 13 % 256, (x + 2 * y) % 256)
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+PEAKS: dict[str, float] = {}  # GiB, by worker
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Each worker sends home how much memory it took."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak_gib"] = peak
+    else:
+        PEAKS["this process"] = peak
+
+
+def pytest_testnodedown(node, error) -> None:
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak_gib", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    shown = ", ".join(f"{name} {peak:.1f} GiB" for name, peak in sorted(PEAKS.items()))
+    terminalreporter.write_line(f"peak memory: {shown}")

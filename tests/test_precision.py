@@ -25,8 +25,18 @@ def forget():
 )
 def test_auto_is_what_the_processor_multiplies(capabilities, expected, monkeypatch):
     precision._multiplies_bfloat16.cache_clear()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert computed("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(True, False), (False, True), (False, False)])
+def test_an_older_pytorch_is_asked_in_its_own_way(bf16, amx, monkeypatch):
+    """2.6, the oldest that is promised, has no `get_capabilities`."""
+    precision._multiplies_bfloat16.cache_clear()
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert computed("auto", torch.device("cpu")) == ("bfloat16" if bf16 or amx else "float32")
 
 
 def test_what_is_named_is_taken_and_other_devices_are_asked(monkeypatch):

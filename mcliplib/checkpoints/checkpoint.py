@@ -41,7 +41,9 @@ def save_checkpoint(
         model: a model in training form; with "safetensors" also in folded form. Of a wrapped one (torch.compile,
             DataParallel, DistributedDataParallel, AveragedModel), the model inside is written.
         path: the file to write. A PyTorch file in the two foreign formats, unless its name ends in .safetensors.
-        format: "safetensors" (with settings), "mobileclip" or "open_clip".
+        format: "safetensors" (with settings), "mobileclip" or "open_clip". The foreign ones do not hold the pixels'
+            mean and standard deviation; open_clip takes OpenAI's for a local file unless it is told otherwise
+            (`image_mean=(0, 0, 0), image_std=(1, 1, 1)`).
         metadata: further strings for a safetensors file's header (training data, licence, ...).
 
     Raises:

@@ -149,7 +149,7 @@ class _Job:
         return content
 
     def _results(
-        self, todo: Sequence[Task], worker: ShardWorker, engine: Engine, workers: int | None, bar: "tqdm[Any]"
+        self, todo: Sequence[Task], worker: ShardWorker, engine: Engine, workers: int | None, bar: tqdm
     ) -> Generator[tuple[Task, ShardDone], None, None]:
         if engine == "ray" and todo:
             return run_ray(todo, worker, self._store, bar.update, workers)
@@ -200,7 +200,7 @@ def _begun(store: Store, resume: bool) -> dict[str, Any]:
     return begun
 
 
-def _bar(what: str, total: int | None, progress: bool, initial: int = 0) -> "tqdm[Any]":
+def _bar(what: str, total: int | None, progress: bool, initial: int = 0) -> tqdm:
     return tqdm(
         desc=what,
         total=total,

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from book_pages import BOOK, ROOT, build
@@ -7,15 +8,27 @@ from book_pages import BOOK, ROOT, build
 sys.path.insert(0, str(BOOK / "_ext"))
 
 
+class Built(NamedTuple):
+    """The book, and what its build said: "" where all was well."""
+
+    site: Path
+    faults: str
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built book: that of `make book` if nothing has changed since, else one built now."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """That of `make book` if nothing has changed since, else one built now."""
     from fingerprint import is_fresh
 
     made = BOOK / "_build" / "html"
     if is_fresh(made):
-        return made
+        return Built(made, "")
     output = tmp_path_factory.mktemp("book")
     run = build(ROOT, output)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
-    return output / "_build" / "html"
+    return Built(output / "_build" / "html", run.stdout[-3000:] + run.stderr[-6000:] if run.returncode else "")
+
+
+@pytest.fixture(scope="session")
+def site(built: Built) -> Path:
+    """The built pages; a fault of one page does not keep the others from being tested."""
+    return built.site

@@ -69,3 +69,20 @@ def test_a_fault_stops_the_build(tmp_path: Path, change: dict[str, str], message
     status, output = build_tiny(folder)
     assert status != 0
     assert message in output
+
+
+def test_a_failing_chapter_costs_no_other_page(tmp_path: Path) -> None:
+    """All pages are written, the failing one says so even where its cell is hidden, and the build ends in an error."""
+    folder = tiny_book(tmp_path, code="print('before')")
+    notebook = nbformat.read(folder / "book/chapter.ipynb", as_version=4)
+    notebook.cells.append(new_code_cell("assert 0.08 > 0.95, 'on purpose'", metadata={"tags": ["remove-cell"]}))
+    nbformat.write(notebook, folder / "book/chapter.ipynb")
+    status, output = build_tiny(folder)
+    assert status != 0
+    assert "FAILED book/chapter: AssertionError: on purpose" in output
+    assert "assert 0.08 > 0.95" in output
+    pages = {name: (folder / f"_build/html/book/{name}.html").read_text() for name in ("intro", "results", "chapter")}
+    assert "This page did not run to its end" in pages["chapter"]
+    assert "AssertionError: on purpose" in pages["chapter"]
+    assert "before" in pages["chapter"]
+    assert not any("did not run to its end" in pages[name] for name in ("intro", "results"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from book_pages import BOOK, NOTEBOOKS, toc_pages
+from conftest import Built
 
 PAGES = toc_pages()
 EXTERNAL = re.compile(r"\s*(https?:)?//", re.IGNORECASE)
@@ -55,6 +56,10 @@ class Page(HTMLParser):
 
 def read(site: Path, page: str) -> Page:
     return Page(site / f"{page}.html")
+
+
+def test_the_build_found_no_fault(built: Built) -> None:
+    assert not built.faults, built.faults
 
 
 def test_every_page_of_the_table_of_contents_was_built_and_no_other(site: Path) -> None:

@@ -48,6 +48,17 @@ def test_its_parameters_come_first(path: Path) -> None:
     assert [tags(cell).count("parameters") for cell in cells] == [1] + [0] * (len(cells) - 1)
     assert "fast: bool = True" in cells[0].source
     assert "seed: int = 0" in cells[0].source
+    assert re.search(r"^threads: int = [12]$", cells[0].source, re.MULTILINE)
+
+
+def test_its_live_runs_hang_on_no_machine(path: Path) -> None:
+    """Threads are pinned before anything is computed; whatever is trained, in a number format that is a parameter."""
+    source = "\n".join(cell.source for cell in code_cells(path))
+    assert re.search(r"^torch\.set_num_threads\(threads\)$", source, re.MULTILINE)
+    trains = re.search(r"optimizer\.step\(\)|= train\(", source)
+    if trains and "mobileclip_" in source:
+        assert 'dtype: str = "float32"' in source
+        assert "dtype=dtype" in source or "enabled=dtype ==" in source
 
 
 def test_its_last_cell_asserts_what_it_promised(path: Path) -> None:

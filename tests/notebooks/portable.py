@@ -1,8 +1,8 @@
 """Do the chapters hold on any processor, with any number of threads and any seed? `make portable` runs them and sees.
 
-Each chapter runs with five seeds as it is pinned (float32, two threads), then once each with one thread, with the
-processor's instruction sets limited, and, where the processor multiplies bfloat16, in bfloat16. Every comparison that
-a chapter asserts is measured instead of only checked: its slack says how far the values are from failing.
+Each chapter runs with five seeds as it is pinned (float32, one or two threads), then once each with the other number of
+threads, with the processor's instruction sets limited, and, where the processor multiplies bfloat16, in bfloat16. Every
+comparison that a chapter asserts is measured and not only checked: its slack says how far the values are from failing.
 
     python tests/notebooks/portable.py                     # the chapters that changed since the record
     python tests/notebooks/portable.py --all --record      # all of them, into data/results/portable.json
@@ -73,11 +73,11 @@ class Run(NamedTuple):
     measured: list[dict[str, Any]]  # the comparisons: assert, left, right, slack
 
 
-def variants(parameters: set[str]) -> list[Variant]:
+def variants(parameters: dict[str, Any]) -> list[Variant]:
     """The ways to run a chapter that has these parameters, on this machine."""
     found = [Variant(f"seed {seed}", {"seed": seed}, {}) for seed in SEEDS]
-    if "threads" in parameters:
-        found.append(Variant("1 thread", {"threads": 1}, {}))
+    other = 1 if parameters["threads"] == 2 else 2
+    found.append(Variant(f"threads {other}", {"threads": other}, {}))
     found += [Variant(name, {}, environment) for name, environment in instruction_sets()]
     if "dtype" in parameters and multiplies_bfloat16():
         found.append(Variant("bfloat16", {"dtype": "bfloat16"}, {}))
@@ -106,10 +106,12 @@ def multiplies_bfloat16() -> bool:
     return computed("auto", torch.device("cpu")) == "bfloat16"
 
 
-def parameters_of(notebook: Any) -> set[str]:
-    """The names in a notebook's `parameters` cell."""
+def parameters_of(notebook: Any) -> dict[str, Any]:
+    """The names in a notebook's `parameters` cell, and their values."""
     source = next(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    return {node.target.id for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
+    scope: dict[str, Any] = {}
+    exec(source, scope)
+    return {name: scope[name] for name in scope["__annotations__"]}
 
 
 def measured_source(source: str) -> str:
@@ -194,6 +196,7 @@ def summary(runs: list[Run]) -> dict[str, Any]:
     narrowest = sorted(by_assert, key=lambda source: min(one["slack"] for one in by_assert[source]))[:3]
     return {
         "runs": len(runs),
+        "held": sum(not one.error for one in runs),
         "failed": {one.variant: one.error for one in runs if one.error},
         "variants": [one.variant for one in runs],
         "narrowest": {source: round(min(one["slack"] for one in by_assert[source]), 4) for source in narrowest},
