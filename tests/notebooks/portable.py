@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 SEEDS = range(5)
 RECORD = "portable"
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that wait let others compute; it changes no number
 HANGING = 1800  # seconds for a cell; nothing here is a test of speed
 MEASURED = """
 import json as _json
@@ -159,7 +160,7 @@ def run(path: Path, variant: Variant) -> Run:
     import nbformat
     import papermill
 
-    os.environ.update(variant.environment)
+    os.environ.update(PATIENT | variant.environment)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         source, error = Path(folder, path.name), ""
@@ -227,6 +228,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write data/results/portable.json")
     args = parser.parse_args()
     import nbformat
+    from tqdm import tqdm
 
     from mcliplib import results
 
@@ -253,7 +255,7 @@ def main() -> int:
             for path in chosen
         }
         for name, futures in pending.items():
-            runs = [future.result() for future in futures]
+            runs = [future.result() for future in tqdm(futures, desc=name)]
             show(runs)
             values[name] = {"inputs": hashes[name], **summary(runs)}
             failed |= bool(values[name]["failed"])
