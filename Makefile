@@ -5,8 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 SITE := book/_build/html
 PORT ?= 8000
-# Threads that wait let other programs compute. On a busy machine that saves most of the time, on a quiet one it costs
-# little, and it changes no number.
+# Threads that wait let other programs compute: on a busy machine that saves most of the time, and it changes no number.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,12 @@
-"""Numbers that come from `data/results`: a role for prose, a directive for the page that lists them all."""
+"""Numbers that come from `data/results`: a role for prose, and a card for each record on the page that lists them all.
 
-from typing import Any
+The links go both ways: a number in a sentence leads to its record's card, and the card lists each place that quotes it.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
@@ -13,7 +19,21 @@ from mcliplib import results
 from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)
-SCORE = {"value", "low", "high", "n"}  # what `Score.record` writes
+COPIES = "_static/records"  # where the built book keeps the whole records
+
+
+class Quote(NamedTuple):
+    """A place that shows one number of a record."""
+
+    page: str
+    anchor: str
+    name: str  # of the record
+    path: str  # to the value
+    shown: str
+
+
+class quotes_of(nodes.General, nodes.Element):
+    """Stands for the list of a record's quotes until all pages are read."""
 
 
 class ResultRole(SphinxRole):
@@ -27,91 +47,163 @@ class ResultRole(SphinxRole):
         except UserError as error:
             logger.warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []
-        name = self.text.strip().partition(".")[0]
+        name, _, path = self.text.partition("|")[0].strip().partition(".")
         self.env.note_dependency(str(results.folder() / f"{name}.json"))
+        own = quotes(self.env).setdefault(self.env.docname, [])
+        anchor = f"quote-{name}-{len(own) + 1}"
+        own.append(Quote(self.env.docname, anchor, name, path, shown))
         link = addnodes.pending_xref(
             "", refdomain="std", reftype="ref", reftarget=label(name), refexplicit=True, refdoc=self.env.docname
         )
         link += nodes.inline("", shown, classes=["result"])
-        return [link], []
+        return [nodes.inline("", "", link, ids=[anchor])], []
 
 
-class AllResults(SphinxDirective):
-    """A section for each record: the numbers, what they were measured on, and the command that repeats them."""
+class Record(SphinxDirective):
+    """`{record} NAME` and a sentence: the record's card."""
+
+    required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_reread()
-        shown = [self._section(name) for name in results.names()]
-        return shown or [nodes.paragraph(text="No run has been recorded yet.")]
-
-    def _section(self, name: str) -> nodes.section:
+        name = self.arguments[0]
         content = results.load(name)
-        section = nodes.section(ids=[label(name)])
+        self.env.note_reread()
+        section = nodes.section(ids=[label(name)], classes=["record"])
         section += nodes.title(text=name)
         self._register(name)
-        section += nodes.literal_block(content["command"], content["command"], language="bash")
-        section += table(["value", "measured", "unit, or how sure"], value_rows(content))
+        self.state.nested_parse(self.content, self.content_offset, section)
+        section += nodes.literal_block(content["command"], content["command"], language="bash", classes=["command"])
         section += nodes.paragraph(text=provenance(content))
-        return section
+        section += quotes_of(name=name)
+        link = nodes.reference("", f"{name}.json", internal=True, refuri=f"../{COPIES}/{name}.json")
+        size = (results.folder() / f"{name}.json").stat().st_size
+        section += nodes.paragraph("", "The whole record: ", link, nodes.Text(f" ({max(1, round(size / 1024))} KB)."))
+        return [section]
 
     def _register(self, name: str) -> None:
         std: Any = self.env.get_domain("std")
         std.anonlabels[label(name)] = (self.env.docname, label(name))
         std.labels[label(name)] = (self.env.docname, label(name), name)
+        cards(self.env).add(name)
 
 
 def label(name: str) -> str:
     return f"result-{name}"
 
 
-def value_rows(content: dict[str, Any]) -> list[list[str]]:
-    unit = content["unit"]
-    rows = []
-    for path, found in leaves(content["values"]):
-        own = unit if isinstance(unit, str) else unit.get(path, unit.get(path.partition(".")[0], ""))
-        rows.append([path, *(shown_score(found) if isinstance(found, dict) else (shown(found), own))])
-    return rows
+def quotes(env: Any) -> dict[str, list[Quote]]:
+    """By page."""
+    if not hasattr(env, "result_quotes"):
+        env.result_quotes = {}
+    return env.result_quotes
 
 
-def leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The values by dotted path; a score with its interval stays one value."""
-    found: list[tuple[str, Any]] = []
-    for key, item in values.items():
-        nested = isinstance(item, dict) and set(item) != SCORE
-        found += leaves(item, f"{prefix}{key}.") if nested else [(prefix + key, item)]
-    return found
+def readers(env: Any) -> dict[str, set[str]]:
+    """The records that a page's code reads, by page."""
+    if not hasattr(env, "result_readers"):
+        env.result_readers = {}
+    return env.result_readers
 
 
-def shown(found: Any) -> str:
-    return f"{found:,.4g}" if isinstance(found, float) else f"{found:,}" if isinstance(found, int) else str(found)
-
-
-def shown_score(found: dict[str, float]) -> tuple[str, str]:
-    interval = f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
-    return f"{100 * found['value']:.1f}%", f"95% interval {interval}, n = {found['n']:,}"
+def cards(env: Any) -> set[str]:
+    if not hasattr(env, "result_cards"):
+        env.result_cards = set()
+    return env.result_cards
 
 
 def provenance(content: dict[str, Any]) -> str:
-    seeds = ", ".join(map(str, content["seeds"]))
-    return (
-        f"n = {content['n']}; seeds {seeds}; {content['seconds']:.0f} s on {content['hardware']}; "
-        f"{content['date']}, commit {content['commit']}."
-    )
+    seeds = ", ".join(map(str, content["seeds"])) or "none"
+    minutes = content["seconds"] / 60
+    took = f"{content['seconds']:.0f} s" if minutes < 2 else f"{minutes:,.0f} min"
+    return f"{content['hardware']}. n = {content['n']}; seeds: {seeds}; {took}; {content['date']}, {content['commit']}."
 
 
-def table(head: list[str], rows: list[list[str]]) -> nodes.table:
-    group = nodes.tgroup(cols=len(head))
-    group += [nodes.colspec(colwidth=1) for _ in head]
-    group += nodes.thead("", _row(head))
-    group += nodes.tbody("", *map(_row, rows))
+def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
+    """A chapter's code names records as strings, or makes their names from a beginning: f"latency-{name}"."""
+    text = source[0].replace('\\"', '"')
+    if "results" not in text or not app.env.doc2path(page).endswith(".ipynb"):
+        return
+    beginnings = tuple(re.findall(r'f"([a-z0-9_]+-)\{', text))
+    readers(app.env)[page] = {
+        name for name in results.names() if f'"{name}"' in text or (beginnings and name.startswith(beginnings))
+    }
+
+
+def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Put the places that quote a record where its card waits for them."""
+    for waiting in list(doctree.findall(quotes_of)):
+        name = waiting["name"]
+        found = [quote for own in quotes(app.env).values() for quote in own if quote.name == name]
+        rows = [
+            _row(_text(quote.path), _text(quote.shown), _link(app, page, quote.page, quote.anchor)) for quote in found
+        ]
+        pages = [one for one, names in sorted(readers(app.env).items()) if name in names]
+        made: list[nodes.Node] = [_table(rows)] if rows else []
+        if pages:
+            links = nodes.paragraph("", "Read by the code of: ")
+            for place, one in enumerate(pages):
+                links += [nodes.Text(", ")] * bool(place) + [_link(app, page, one)]
+            made.append(links)
+        waiting.replace_self(made)
+
+
+def _link(app: Sphinx, from_page: str, page: str, anchor: str = "") -> nodes.reference:
+    uri = app.builder.get_relative_uri(from_page, page) + (f"#{anchor}" if anchor else "")
+    return nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=uri)
+
+
+def _text(text: str) -> nodes.Node:
+    return nodes.Text(text)
+
+
+def _row(*cells: nodes.Node) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+
+
+def _table(rows: list[nodes.row]) -> nodes.table:
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
+    group += nodes.thead("", _row(*map(_text, ("value", "shown as", "where"))))
+    group += nodes.tbody("", *rows)
     return nodes.table("", group, classes=["results"])
 
 
-def _row(cells: list[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells))
+def check_cards(app: Sphinx, env: Any) -> None:
+    """A record without a card could be quoted, but not found."""
+    if not cards(env):
+        return  # a book without the page
+    for name in sorted(set(results.names()) - cards(env)):
+        logger.warning("record %s has no card: add a {record} directive to the page of all results", name)
+
+
+def copy_records(app: Sphinx, exception: Exception | None) -> None:
+    folder = Path(app.outdir, COPIES)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in results.folder().glob("*.json"):
+        shutil.copy(path, folder)
+
+
+def forget(app: Sphinx, env: Any, page: str) -> None:
+    quotes(env).pop(page, None)
+    readers(env).pop(page, None)
+
+
+def merge(app: Sphinx, env: Any, pages: set[str], other: Any) -> None:
+    for page in pages:
+        for kept in (quotes, readers):
+            if page in kept(other):
+                kept(env)[page] = kept(other)[page]
+    cards(env).update(cards(other))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_node(quotes_of)
     app.add_role("result", ResultRole())
-    app.add_directive("all-results", AllResults)
+    app.add_directive("record", Record)
+    app.connect("source-read", note_readers)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", merge)
+    app.connect("env-check-consistency", check_cards)
+    app.connect("doctree-resolved", list_quotes)
+    app.connect("build-finished", copy_records)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

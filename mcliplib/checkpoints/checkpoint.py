@@ -28,7 +28,7 @@ from mcliplib.reparam import reparameterize
 
 __all__ = ["FORMATS", "load_checkpoint", "load_model", "read_header", "save_checkpoint"]
 
-Model = TypeVar("Model", bound=nn.Module)
+_Model = TypeVar("_Model", bound=nn.Module)
 FORMATS = tuple(formats.FORMATS)
 
 
@@ -68,7 +68,7 @@ def save_checkpoint(
     return write_torch(named, path)
 
 
-def load_checkpoint(model: Model, path: str | Path) -> Model:
+def load_checkpoint(model: _Model, path: str | Path) -> _Model:
     """Fill a model with a file's weights, all of them or none.
 
     Args:

@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mcliplib import results
 
+RESULTS = "---\ndescription: Records.\n---\n(results)=\n# Records\n\n```{record} tiny\nA tiny run.\n```\n"
 INTRO = "---\ndescription: A tiny book.\n---\n# Tiny\n\n{text}\n"
 
 
@@ -25,7 +26,7 @@ def tiny_book(folder: Path, text: str = "", code: str = "1 + 1") -> Path:
     toc = {"format": "jb-book", "root": "book/intro", "parts": [{"caption": "x", "chapters": chapters}]}
     (folder / "_toc.yml").write_text(json.dumps(toc))
     (folder / "book/intro.md").write_text(INTRO.format(text=text))
-    shutil.copy(BOOK / "results.md", folder / "book")
+    (folder / "book/results.md").write_text(RESULTS)
     notebook = new_notebook(cells=[new_markdown_cell("# Chapter"), new_code_cell(code)])
     notebook.metadata.update(description="A chapter.", kernelspec={"name": "python3", "display_name": "Python 3"})
     nbformat.write(notebook, folder / "book/chapter.ipynb")
@@ -48,8 +49,20 @@ def test_a_good_book_builds_and_shows_its_records(tmp_path: Path) -> None:
     assert "18.7%" in page
     records = (tmp_path / "_build/html/book/results.html").read_text()
     assert 'id="result-tiny"' in records
-    assert "retrieval.r1" in records
+    assert "A tiny run." in records
+    assert re.search(r'retrieval\.r1.*18\.7%.*href="intro\.html#quote-tiny-1"', records, re.DOTALL)
+    assert 'id="quote-tiny-1"' in page
     assert "mcliplib evaluate" in re.sub(r"<[^>]+>", "", records)
+    assert 'href="../_static/records/tiny.json"' in records
+    assert json.loads((tmp_path / "_build/html/_static/records/tiny.json").read_text())["n"] == 10
+
+
+def test_a_record_without_a_card_stops_the_build(tmp_path: Path) -> None:
+    folder = tiny_book(tmp_path)
+    shutil.copy(folder / "records/tiny.json", folder / "records/other.json")
+    status, output = build_tiny(folder)
+    assert status != 0
+    assert "record other has no card" in output
 
 
 @pytest.mark.parametrize(
