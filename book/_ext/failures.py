@@ -7,6 +7,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ARROW = re.compile(r"^-+> +\d+ +(.*\S)", re.MULTILINE)  # the line that raised, in IPython's traceback
 RULE = re.compile(r"^-{10,}$", re.MULTILINE)  # the lines around the cell in nbclient's message
 
 
@@ -23,8 +24,9 @@ def failures(env: Any) -> dict[str, tuple[str, str]]:
 def _cell_and_error(traceback: str) -> tuple[str, str]:
     parts = RULE.split(ANSI.sub("", traceback))
     cell = parts[1].strip() if len(parts) > 2 else ""
-    lines = [line for line in parts[-1].strip().splitlines() if line.strip()]
-    return cell, lines[-1].strip() if lines else "no message"
+    lines = [line.strip() for line in parts[-1].splitlines() if line.strip()]
+    at = ARROW.findall(parts[-1])
+    return cell, " at ".join([(lines or ["no message"])[-1].rstrip(": "), *at[-1:]])
 
 
 def show_on_page(app: Sphinx, doctree: nodes.document, page: str) -> None:

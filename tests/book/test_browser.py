@@ -24,6 +24,7 @@ pytestmark = [
 PAGES = toc_pages()
 HOST = "127.0.0.1"
 PHONE = 390
+TALLEST = 40_000  # pixels
 FLAGS = [
     "--headless",
     "--no-sandbox",  # root has no user namespace to sandbox in
@@ -40,7 +41,9 @@ CONTROL = '<script src="http://elsewhere.invalid/x.js"></script>'
 FRAME = """<iframe id="page" src="{src}" style="width:{width}px;height:800px;border:0"></iframe>
 <script>setInterval(() => {{
   const page = document.getElementById("page").contentDocument;
-  if (page.readyState === "complete") document.body.dataset.width = page.documentElement.scrollWidth;
+  if (page.readyState !== "complete") return;
+  document.body.dataset.width = page.documentElement.scrollWidth;
+  document.body.dataset.height = page.documentElement.scrollHeight;
 }}, 100);</script>"""
 
 
@@ -53,6 +56,9 @@ class Handler(SimpleHTTPRequestHandler):
             self._answer(CONTROL)
         elif address.path == "/phone":
             self._answer(FRAME.format(src=parse_qs(address.query)["page"][0], width=PHONE))
+        elif address.path in ("/wide", "/tall"):  # planted faults
+            style = {"/wide": "width:500px;height:9px", "/tall": "width:9px;height:50000px"}[address.path]
+            self._answer(f'<div style="{style}"></div>')
         else:
             super().do_GET()
 
@@ -118,9 +124,21 @@ def test_page_asks_no_other_host_and_shows_its_formulas(server: str, profiles: P
     assert "<mjx-merror" not in found.dom
 
 
+def size_on_a_phone(server: str, profiles: Path, page: str) -> tuple[int, int]:
+    """Width and height in pixels of what a phone would have to show."""
+    found = visit(f"{server}/phone?page={page}", profiles)
+    size = [re.search(rf'data-{side}="(\d+)"', found.dom) for side in ("width", "height")]
+    assert all(size), "the page did not load"
+    return tuple(int(side[1]) for side in size if side)  # type: ignore[return-value]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_fits_a_phone(server: str, profiles: Path, page: str) -> None:
-    found = visit(f"{server}/phone?page=/{page}.html", profiles)
-    width = re.search(r'data-width="(\d+)"', found.dom)
-    assert width, "the page did not load"
-    assert int(width[1]) <= PHONE
+    width, height = size_on_a_phone(server, profiles, f"/{page}.html")
+    assert width <= PHONE
+    assert height <= TALLEST
+
+
+def test_a_page_that_is_too_wide_or_too_tall_would_be_seen(server: str, profiles: Path) -> None:
+    assert size_on_a_phone(server, profiles, "/wide")[0] > PHONE
+    assert size_on_a_phone(server, profiles, "/tall")[1] > TALLEST

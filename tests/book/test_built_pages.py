@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from book_pages import BOOK, NOTEBOOKS, toc_pages
@@ -143,6 +144,71 @@ def test_style_sheets_and_scripts_fetch_nothing_from_elsewhere(site: Path) -> No
 
 def _file_name(address: str) -> str:
     return address.partition("?")[0].rpartition("/")[2]
+
+
+def dead_links(site: Path) -> list[str]:
+    """Links within the site that lead to no file, or to no place in it."""
+    pages = {path: Links(path) for path in site.rglob("*.html")}
+    dead = []
+    for path, page in pages.items():
+        for link in page.links:
+            address, _, anchor = link.partition("#")
+            if EXTERNAL.match(link) or re.match(r"[a-z]+:", link):
+                continue
+            target = (path.parent / unquote(address.partition("?")[0])).resolve() if address else path
+            found = target.is_file() and (not anchor or target not in pages or unquote(anchor) in pages[target].ids)
+            dead += [] if found else [f"{path.relative_to(site)}: {link}"]
+    return dead
+
+
+class Links(HTMLParser):
+    """What a page links to, and the places in it that can be linked to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids = {"", "top"}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids |= {found[name] or "" for name in ("id", "name") if name in found}
+        if tag in ("a", "link") and found.get("href"):
+            self.links.append(found["href"] or "")
+
+
+def test_no_link_is_dead(site: Path) -> None:
+    assert dead_links(site) == []
+
+
+def test_a_dead_link_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "there.html").write_text('<p id="place"></p>')
+    good = '<a href="there.html#place"></a><a href="#own"></a><p id="own"></p><a href="https://a.example/x"></a>'
+    (tmp_path / "page.html").write_text(good + '<a href="gone.html"></a><a href="there.html#no"></a><a href="#no"></a>')
+    assert dead_links(tmp_path) == ["page.html: gone.html", "page.html: there.html#no", "page.html: #no"]
+
+
+def test_a_page_names_no_address_that_is_not_set(site: Path) -> None:
+    for path in (site / "book").rglob("*.html"):
+        assert not re.search(r"localhost|book\.invalid", path.read_text(encoding="utf-8")), path.name
+
+
+def test_a_title_says_its_name_once(site: Path) -> None:
+    titles = {
+        page: re.search(r"<title>(.*?)</title>", (site / f"{page}.html").read_text(), re.DOTALL) for page in PAGES
+    }
+    for page, title in titles.items():
+        assert title, page
+        parts = [part.strip() for part in re.split("—|&#8212;|&mdash;", title[1])]
+        assert len(set(parts)) == len(parts), title[1]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_download_button_hands_out_the_notebook(site: Path, notebook: Path) -> None:
+    page = (site / f"book/{notebook.stem}.html").read_text(encoding="utf-8")
+    link = re.search(r'href="([^"]*_sources[^"]*\.ipynb)"', page)
+    assert link
+    assert ((site / "book") / link[1]).resolve().read_bytes() == notebook.read_bytes()
 
 
 def test_mathjax_comes_with_its_fonts_and_licence(site: Path) -> None:
