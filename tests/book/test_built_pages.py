@@ -148,7 +148,7 @@ def _file_name(address: str) -> str:
 
 def dead_links(site: Path) -> list[str]:
     """Links within the site that lead to no file, or to no place in it."""
-    pages = {path: Links(path) for path in site.rglob("*.html")}
+    pages = {path: Links(path) for path in site.rglob("*.html") if "_static" not in path.parts}
     dead = []
     for path, page in pages.items():
         for link in page.links:

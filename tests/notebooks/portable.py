@@ -188,36 +188,41 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def summary(runs: list[Run]) -> dict[str, Any]:
-    """What the record keeps of a chapter: how many runs held, which did not, and its narrowest assertions."""
-    by_assert: dict[str, list[dict[str, Any]]] = {}
+def by_assertion(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
+    """The comparisons of all runs by what was asserted, the narrowest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for one in runs:
         for comparison in one.measured:
-            by_assert.setdefault(comparison["assert"], []).append(comparison)
-    narrowest = sorted(by_assert, key=lambda source: min(one["slack"] for one in by_assert[source]))[:3]
+            found.setdefault(comparison["assert"], []).append(comparison)
+    return dict(sorted(found.items(), key=lambda item: least_slack(item[1])))
+
+
+def least_slack(comparisons: list[dict[str, Any]]) -> float:
+    return min(one["slack"] for one in comparisons)
+
+
+def summary(runs: list[Run]) -> dict[str, Any]:
+    """What the record keeps of a chapter: how many runs held, which did not, and its narrowest assertions."""
+    narrowest = list(by_assertion(runs).items())[:3]
     return {
         "runs": len(runs),
         "held": sum(not one.error for one in runs),
         "failed": {one.variant: one.error for one in runs if one.error},
         "variants": [one.variant for one in runs],
-        "narrowest": {source: round(min(one["slack"] for one in by_assert[source]), 4) for source in narrowest},
+        "narrowest": {source: round(least_slack(found), 4) for source, found in narrowest},
     }
 
 
 def show(runs: list[Run]) -> None:
     """Print a chapter's margins: each comparison's range over the runs, the narrowest first."""
-    by_assert: dict[str, list[dict[str, Any]]] = {}
-    for one in runs:
-        for comparison in one.measured:
-            by_assert.setdefault(comparison["assert"], []).append(comparison)
     failed = [one for one in runs if one.error]
     print(f"{runs[0].chapter}: {len(runs) - len(failed)} of {len(runs)} runs hold", flush=True)
     for one in failed:
         print(f"  {one.variant}: {one.error}")
-    for source, found in sorted(by_assert.items(), key=lambda item: min(one["slack"] for one in item[1])):
+    for source, found in by_assertion(runs).items():
         left, right = ([one[side] for one in found] for side in ("left", "right"))
         spans = [f"{min(side):.4g}..{max(side):.4g}" for side in (left, right)]
-        print(f"  slack {min(one['slack'] for one in found):8.1%}  {spans[0]} against {spans[1]}  {source[:90]}")
+        print(f"  slack {least_slack(found):8.1%}  {spans[0]} against {spans[1]}  {source[:90]}")
 
 
 def main() -> int:
