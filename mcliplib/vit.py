@@ -73,7 +73,6 @@ class ViT(nn.Module):
         super().__init__()
         width = config.width
         self.patch_size = config.patch_size
-        self.conv_stem = config.conv_stem
         self.class_has_position = not config.conv_stem
         self.stem = _conv_stem(config) if config.conv_stem else _linear_stem(config)
         self.class_token = nn.Parameter(torch.zeros(width))
@@ -101,7 +100,7 @@ class ViT(nn.Module):
 
     def take_stem_of(self, config: ViTConfig) -> None:
         """Compute with another configuration's `stem_padding` and `norm_eps`; the weights stay."""
-        if self.conv_stem:
+        if config.conv_stem:
             first = cast(ConvBN, self.stem[0])
             first.conv.padding = (config.stem_padding, config.stem_padding)
         for part in self.modules():

@@ -63,6 +63,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         PEAKS["this process"] = peak
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_testnodedown(node, error) -> None:
     PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak_gib", 0.0)
 

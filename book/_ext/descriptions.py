@@ -1,4 +1,4 @@
-"""What search engines, link previews and the tab of the browser say of a page, and where the book and its source are.
+"""Titles and descriptions for search engines, link previews and browser tabs; the addresses of book and source.
 
 A page's description is its `description`, or else its question in bold type (a derived one would show raw LaTeX). The
 book's address and its repository's are settings (`book_url`, `book_repository` in `_config.yml`, or the environment's

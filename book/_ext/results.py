@@ -136,7 +136,8 @@ def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:
         name = waiting["name"]
         found = [quote for own in quotes(app.env).values() for quote in own if quote.name == name]
         rows = [
-            _row(_text(quote.path), _text(quote.shown), _link(app, page, quote.page, quote.anchor)) for quote in found
+            _row(nodes.Text(quote.path), nodes.Text(quote.shown), _link(app, page, quote.page, quote.anchor))
+            for quote in found
         ]
         pages = [one for one, names in sorted(readers(app.env).items()) if name in names]
         made: list[nodes.Node] = [_table(rows)] if rows else []
@@ -153,17 +154,13 @@ def _link(app: Sphinx, from_page: str, page: str, anchor: str = "") -> nodes.ref
     return nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=uri)
 
 
-def _text(text: str) -> nodes.Node:
-    return nodes.Text(text)
-
-
 def _row(*cells: nodes.Node) -> nodes.row:
     return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
 
 
 def _table(rows: list[nodes.row]) -> nodes.table:
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
-    group += nodes.thead("", _row(*map(_text, ("value", "shown as", "where"))))
+    group += nodes.thead("", _row(*map(nodes.Text, ("value", "shown as", "where"))))
     group += nodes.tbody("", *rows)
     return nodes.table("", group, classes=["results"])
 

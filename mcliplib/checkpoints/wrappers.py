@@ -82,7 +82,7 @@ def _of_a_tower(name: str) -> bool:
 
 
 def _prefix(names: Iterable[list[str]]) -> list[str]:
-    """What stands before a tower's name, as Lightning puts the name of its own attribute there."""
+    """The components before a tower's name; Lightning puts the name of its own attribute there."""
     for parts in names:
         for index, part in enumerate(parts):
             if part in _TOWERS:

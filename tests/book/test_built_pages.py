@@ -162,7 +162,7 @@ def dead_links(site: Path) -> list[str]:
 
 
 class Links(HTMLParser):
-    """What a page links to, and the places in it that can be linked to."""
+    """Collect a page's links and its anchors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the wrong pixels and the other stem cost, for the page on pixels: writes data/results/pixels.json.
+"""Measure the cost of wrong pixels and of the other stem, and write data/results/pixels.json.
 
 python -m tests.model.record_pixels
 """
@@ -8,14 +8,12 @@ from dataclasses import replace
 from statistics import fmean
 
 import torch
-from PIL import Image
 
 import mcliplib
 from mcliplib import results
 from mcliplib.data import data_root, load_samples
-from mcliplib.evaluate import retrieval, text_features
-from mcliplib.model import MobileCLIP, ModelConfig, build
-from mcliplib.preprocess import Preprocess
+from mcliplib.evaluate import image_features, retrieval, text_features
+from mcliplib.model import MobileCLIP, build
 from mcliplib.presets import OPENAI, PRESETS
 from mcliplib.vit import ViTConfig
 from tests.conftest import randomize_
@@ -40,29 +38,27 @@ def other_function(**settings: float) -> list[float]:
     return found
 
 
-def student_r1(model: MobileCLIP, config: ModelConfig) -> float:
-    """The shipped student's image-to-text R@1 on emoji in a style that it never saw, with these pixels."""
+def student_r1(model: MobileCLIP) -> float:
+    """A model's image-to-text R@1 on emoji in a style that the shipped student never saw."""
     samples = load_samples("emoji-fluent-seen")
-    preprocess = Preprocess(config.image.image_size, config.pixels)
-    images: list[Image.Image] = [sample.image for sample in samples]
-    with torch.inference_mode():
-        parts = [model.encode_image(torch.stack([preprocess(i) for i in images[at : at + 128]]), normalize=True)
-                 for at in range(0, len(images), 128)]  # fmt: skip
+    images = image_features(model, [sample.image for sample in samples])
     texts = text_features(model, [sample.caption for sample in samples])
-    return float(retrieval(torch.cat(parts), texts).image_to_text[1])
+    return float(retrieval(images, texts).image_to_text[1])
 
 
 def main() -> None:
     began = time.perf_counter()
     both, eps = other_function(stem_padding=0, norm_eps=1e-6), other_function(norm_eps=1e-6)
     student = mcliplib.create_model("mobileclip_pico", pretrained=data_root() / "student" / "model.safetensors")
+    right = student_r1(student)
+    student.config = replace(student.config, pixels=OPENAI)
     values = {
         "stem": fmean(both),
         "stem_lowest": min(both),
         "stem_highest": max(both),
         "stem_eps_alone": fmean(eps),
-        "student_r1": student_r1(student, student.config),
-        "student_r1_openai": student_r1(student, replace(student.config, pixels=OPENAI)),
+        "student_r1": right,
+        "student_r1_openai": student_r1(student),
     }
     distance = "length of the difference over the features' length, random weights"
     share = "share of 1,316 emoji whose name is found first"

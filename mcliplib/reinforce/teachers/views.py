@@ -22,7 +22,7 @@ _BATCH = 32
 
 @runtime_checkable
 class FrozenTower(Protocol):
-    """What computes the features: `LiteFeatures`, or a stand-in."""
+    """A frozen image tower: `LiteFeatures`, or a stand-in."""
 
     tower: Any
 
