@@ -11,13 +11,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md")])
+PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md"), *BOOK.glob("api/*.md")])
 
 
 def toc_pages(root: Path = ROOT) -> list[str]:
     """Every page of the table of contents, as a path without suffix."""
     toc = yaml.safe_load((root / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(page["file"] for chapter in chapters for page in [chapter, *chapter.get("sections", [])])]
 
 
 def build(root: Path, output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
