@@ -1,6 +1,7 @@
 """Structural reparameterization of a whole model: every block that can `fuse()` is replaced by its plain form."""
 
 import copy
+from collections.abc import Iterator
 from typing import TypeVar, cast
 
 import torch
@@ -31,17 +32,17 @@ def reparameterize(model: Module) -> Module:
         RuntimeError: the model is in train mode, where BatchNorm depends on the batch and nothing can be folded.
     """
     require_eval(model)
-    holder = nn.Sequential(copy.deepcopy(model))
-    _fold_children(holder)
+    folded = {id(block): block.fuse() for block in _outermost_foldable(model)}
+    holder = nn.Sequential(copy.deepcopy(model, folded))  # with these in the blocks' places: no block is copied first
     widen_depthwise(holder)
     linearize_wide_pointwise(holder)
     holder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(Module, holder[0])
 
 
-def _fold_children(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, Foldable):
-            setattr(module, name, child.fuse())
-        else:
-            _fold_children(child)
+def _outermost_foldable(module: nn.Module) -> Iterator[Foldable]:
+    if isinstance(module, Foldable):
+        yield module
+    else:
+        for child in module.children():
+            yield from _outermost_foldable(child)

@@ -1,7 +1,10 @@
 """Shared by all tests: threads, and weights on which a wrong fold would show."""
 
+import ctypes
+import gc
 import os
 import resource
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -43,6 +46,15 @@ def randomize():
     return randomize_
 
 
+@pytest.fixture(scope="module", autouse=True)
+def give_memory_back() -> Iterator[None]:
+    """Freed memory returns to the system after each file of tests: glibc would keep most of it."""
+    yield
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 @pytest.fixture(scope="session")
 def colourful():
     """A picture that is not square, with edges and shades of every channel."""
@@ -52,6 +64,11 @@ def colourful():
 
 
 PEAKS: dict[str, float] = {}  # GiB, by worker
+
+
+def pytest_sessionstart() -> None:
+    """The package comes before open_clip and timm, whichever file is run: it may have torchvision to cure."""
+    import mcliplib  # noqa: F401 (not above: the check of annotations must come before the package)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
