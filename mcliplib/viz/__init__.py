@@ -3,17 +3,20 @@
 from mcliplib.viz.fold_steps import FoldStep, draw_fold_step, trace_fold
 from mcliplib.viz.slider import frames_slider
 from mcliplib.viz.source import show_source
-from mcliplib.viz.style import PALETTE, use_style
+from mcliplib.viz.style import PALETTE, WIDTH, hide_frame, show_picture, use_style
 from mcliplib.viz.table import html_table
 from mcliplib.viz.towers import draw_towers
 
 __all__ = [
     "PALETTE",
+    "WIDTH",
     "FoldStep",
     "draw_fold_step",
     "draw_towers",
     "frames_slider",
+    "hide_frame",
     "html_table",
+    "show_picture",
     "show_source",
     "trace_fold",
     "use_style",

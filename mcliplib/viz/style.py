@@ -1,6 +1,12 @@
-"""One look for all figures: colours that everyone can tell apart, on a white card that suits light and dark pages."""
+"""One look for all figures: colours that everyone can tell apart, on a white card that suits light and dark pages.
 
-from typing import Any
+Figures are at most `WIDTH` inches wide with text of 10 points: a phone shows that at 10 pixels or more.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, ordered so that the first ones differ most in brightness too.
 PALETTE = {
@@ -17,9 +23,11 @@ LINE_STYLES = ("-", "--", "-.", ":")  # cycled with the colours: no line is told
 SEQUENTIAL = "cividis"  # for matrices and images of one quantity
 DIVERGING = "PuOr"  # for quantities with a sign
 
+WIDTH = 5.2  # inches
+
 SETTINGS: dict[str, Any] = {
-    "figure.figsize": (7.0, 3.6),
-    "figure.dpi": 110,
+    "figure.figsize": (WIDTH, 3.0),
+    "figure.dpi": 144,  # of the pictures inside a figure; lines and text are vectors
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "white",
@@ -28,10 +36,10 @@ SETTINGS: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.titlesize": 12,
-    "axes.labelsize": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
     "grid.color": "#e0e0e0",
-    "font.size": 11,
+    "font.size": 10,
     "image.cmap": SEQUENTIAL,
     "image.interpolation": "nearest",
     "legend.frameon": False,
@@ -41,7 +49,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the figures of a notebook or script."""
+    """Set matplotlib's defaults for the figures of a notebook or script; in a notebook, figures become SVG."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 
@@ -49,3 +57,34 @@ def use_style() -> None:
     styles = [LINE_STYLES[i % len(LINE_STYLES)] for i in range(len(colours))]
     plt.style.use(SETTINGS)
     plt.rcParams["axes.prop_cycle"] = cycler(color=colours) + cycler(linestyle=styles)
+    if _in_a_notebook():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+
+
+def show_picture(axis: "Axes", picture: Any, title: str = "") -> None:
+    """Show a picture, or an array [height, width, 3], without an axis or a frame.
+
+    Args:
+        axis: where.
+        picture: what matplotlib's `imshow` takes.
+        title: above it; lines are not wrapped.
+    """
+    axis.imshow(picture)
+    axis.set_title(title, fontsize=10)
+    axis.set(xticks=[], yticks=[])
+    hide_frame(axis)
+
+
+def hide_frame(axis: "Axes") -> None:
+    """No spines and no grid: for pictures and matrices, whose own edge is their frame."""
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+
+
+def _in_a_notebook() -> bool:
+    import sys
+
+    shell = sys.modules.get("IPython")
+    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
