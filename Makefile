@@ -9,7 +9,7 @@ PORT ?= 8000
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test portable lint lock serve clean
+.PHONY: help env book lab test portable lint lock serve clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ book: env ## Execute every chapter and build the book in book/_build/html; a fai
 	$(BIN)/jupyter-book build . --path-output book --all -n -W --keep-going
 	$(BIN)/python book/_ext/fingerprint.py $(SITE)
 	@echo "Open $(SITE)/index.html, or run: make serve"
+
+lab: env ## Open the chapters as live notebooks in JupyterLab
+	$(BIN)/jupyter lab book
 
 test: lint ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks

@@ -27,6 +27,8 @@ INSTALL_CURE = "run `make env`, or `pip install -r requirements.lock`"
 OPTIONAL_PROGRAMS = {"chromium": ("the book's browser tests", "apt-get install chromium")}
 OPTIONAL_PACKAGES = {
     "jupyter-book": ("building the book", "pip install 'mcliplib[book]'"),
+    "jupyterlab": ("opening the chapters as notebooks", "pip install 'mcliplib[book]'"),
+    "jupyterlab-myst": ("reading them there: roles rendered, answers folded", "pip install 'mcliplib[book]'"),
     "resvg-py": ("rebuilding data/ from its sources", "pip install 'mcliplib[build]'"),
     "onnxruntime": ("running ONNX exports", "pip install onnxruntime"),
     "openvino": ("running OpenVINO exports", "pip install openvino"),

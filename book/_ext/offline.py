@@ -1,10 +1,18 @@
-"""No page may ask another host for anything: drop the scripts of services that Jupyter Book adds."""
+"""What the theme does and this book must not: ask another host for anything, leave a button without a name."""
 
 from typing import Any
 
 from sphinx.application import Sphinx
 
 THEBE = ("thebe", "THEBE_JS_URL")
+
+
+def name_toggles(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The arrow that opens a part of the table of contents has a name for those who cannot see it."""
+    if draw := context.get("generate_toctree_html"):
+        context["generate_toctree_html"] = lambda *args, **kwargs: str(draw(*args, **kwargs)).replace(
+            "<summary>", '<summary aria-label="Pages of this part">'
+        )
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -31,4 +39,5 @@ def _without_thebe_settings(body: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", name_toggles, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

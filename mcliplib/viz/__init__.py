@@ -1,5 +1,6 @@
 """What chapters draw with: one style, sliders that work on a static page, the package's own code, towers, folds."""
 
+from mcliplib.viz.explore import Explorer, explore_augmentation, explore_fold, explore_search, explore_targets
 from mcliplib.viz.fold_steps import FoldStep, draw_fold_step, trace_fold
 from mcliplib.viz.slider import frames_slider
 from mcliplib.viz.source import show_source
@@ -10,9 +11,14 @@ from mcliplib.viz.towers import draw_towers
 __all__ = [
     "PALETTE",
     "WIDTH",
+    "Explorer",
     "FoldStep",
     "draw_fold_step",
     "draw_towers",
+    "explore_augmentation",
+    "explore_fold",
+    "explore_search",
+    "explore_targets",
     "frames_slider",
     "hide_frame",
     "html_table",

@@ -13,8 +13,10 @@ from mcliplib.errors import UserError
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+CSS_PIXELS = 96  # an inch
+
 _TEMPLATE = """<div id="{id}" class="frames-slider" role="group" aria-label="{label}">
-<img id="{id}-image" src="{first}" alt="{alt}" style="max-width:100%;height:auto;background:#fff;border-radius:6px">
+<img id="{id}-image" src="{first}" alt="{alt}" style="{style}">
 <p style="margin:.3em 0"><label for="{id}-range">{label}: </label>
 <output id="{id}-value" for="{id}-range">{text}</output></p>
 <input id="{id}-range" type="range" min="0" max="{last}" value="{start}" step="1" aria-valuetext="{text}"
@@ -55,11 +57,13 @@ def frames_slider(
     """
     texts = list(captions) if captions is not None else [f"{i + 1} of {len(frames)}" for i in range(len(frames))]
     _check(len(frames), alts, texts, start)
-    content = [[_as_png(frame), alt, text] for frame, alt, text in zip(frames, alts, texts, strict=True)]
+    style = img_style(frames[start])
+    content = [[_data_uri(as_png(frame)), alt, text] for frame, alt, text in zip(frames, alts, texts, strict=True)]
     page = _TEMPLATE.format(
         id=f"frames-{uuid4().hex[:12]}",
         label=escape(label),
         first=content[start][0],
+        style=style,
         alt=escape(alts[start]),
         text=escape(texts[start]),
         last=len(frames) - 1,
@@ -82,14 +86,29 @@ def _check(count: int, alts: Sequence[str], texts: Sequence[str], start: int) ->
         raise UserError(f"start must be from 0 to {count - 1}, not {start}")
 
 
-def _as_png(frame: Any) -> str:
-    if not isinstance(frame, bytes):
+def as_png(frame: Any) -> bytes:
+    """A matplotlib figure (closed once drawn) as a PNG file; such a file's bytes stay as they are.
+
+    Raises:
+        UserError: something else.
+    """
+    if hasattr(frame, "savefig"):
         import matplotlib.pyplot as plt
 
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", metadata={"Software": None})
         plt.close(frame)
         frame = buffer.getvalue()
-    if not frame.startswith(b"\x89PNG"):
+    if not isinstance(frame, bytes) or not frame.startswith(b"\x89PNG"):
         raise UserError("a frame must be a matplotlib figure or the bytes of a PNG file")
-    return "data:image/png;base64," + base64.b64encode(frame).decode()
+    return frame
+
+
+def img_style(frame: Any) -> str:
+    """CSS that shows a figure at its size in inches, as vectors would be, and nothing wider than its page."""
+    width = f"width:{round(CSS_PIXELS * frame.get_figwidth())}px;" if hasattr(frame, "savefig") else ""
+    return f"{width}max-width:100%;height:auto;background:#fff;border-radius:6px"
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

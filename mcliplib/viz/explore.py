@@ -1,0 +1,233 @@
+"""Figures to play with: in a live notebook controls that redraw, on a static page a slider over frames drawn before.
+
+Each `explore_*` function gives an `Explorer`; it is shown by being the last value of a cell.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mcliplib.model import MobileCLIP
+from mcliplib.reinforce.augment import PAPER, Augmentation, Box, replay
+from mcliplib.reinforce.ops import OPS, Op, magnitude_of
+from mcliplib.viz.fold_steps import Block, draw_fold_step, trace_fold
+from mcliplib.viz.slider import as_png, frames_slider, img_style
+from mcliplib.viz.style import WIDTH, hide_frame, show_picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Values = Mapping[str, Any]
+
+
+class Explorer:
+    """A drawing and the controls that change it.
+
+    Attributes:
+        controls: the ipywidgets, by the name of the argument of `draw` that each one sets.
+        view: the ipywidgets `HTML` with the drawing and its alt text; it is redrawn when a control changes.
+        page: the same as a slider without a kernel, for static pages.
+    """
+
+    def __init__(
+        self, draw: Callable[..., tuple[Any, str]], controls: Mapping[str, Any], frames: Sequence[Values], label: str
+    ) -> None:
+        """Connect the controls.
+
+        Args:
+            draw: gives a matplotlib figure or a PNG's bytes, and what it shows in words.
+            controls: ipywidgets with a `value`, by the argument of `draw`.
+            frames: values of the controls for the static page, one set a frame; those left out stay as they are.
+            label: what the static slider changes.
+        """
+        import ipywidgets
+
+        self.controls, self.view = dict(controls), ipywidgets.HTML()
+        self._draw = draw
+        drawn = [draw(**(self.values() | dict(frame))) for frame in frames]
+        captions = [
+            ", ".join(f"{self.controls[name].description} {_short(v)}" for name, v in frame.items()) for frame in frames
+        ]
+        self.page = frames_slider([f for f, _ in drawn], [alt for _, alt in drawn], label, captions=captions)
+        for control in self.controls.values():
+            control.observe(self._redraw, names="value")
+        self._redraw()
+
+    def values(self) -> dict[str, Any]:
+        """What the controls are set to."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _redraw(self, change: object = None) -> None:
+        picture, alt = self._draw(**self.values())
+        style = img_style(picture)
+        source = base64.b64encode(as_png(picture)).decode()
+        self.view.value = f'<img src="data:image/png;base64,{source}" alt="{escape(alt)}" style="{style}">'
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """The widget for a live notebook, the slider for a page: whoever shows them takes the richest it can."""
+        import ipywidgets
+
+        box = ipywidgets.VBox([*self.controls.values(), self.view])
+        return {**box._repr_mimebundle_(**options), "text/html": self.page.data}
+
+
+def explore_augmentation(picture: Image.Image, *, size: int = 224) -> Explorer:
+    """A picture's crop and two of RandAugment's operations, with their strengths.
+
+    Args:
+        picture: any PIL image.
+        size: side of the view in pixels.
+    """
+    import ipywidgets
+
+    names, levels = [operator.name for operator in OPS], ipywidgets.IntSlider
+    controls = {
+        "across": ipywidgets.FloatRangeSlider(value=(0.0, 1.0), min=0, max=1, step=0.01, description="crop, across"),
+        "down": ipywidgets.FloatRangeSlider(value=(0.0, 1.0), min=0, max=1, step=0.01, description="crop, down"),
+        "first": ipywidgets.Dropdown(options=names, value="Rotate", description="first"),
+        "first_level": levels(value=9, min=0, max=PAPER.bins - 1, description="its level"),
+        "second": ipywidgets.Dropdown(options=names, value="Identity", description="then"),
+        "second_level": levels(value=9, min=0, max=PAPER.bins - 1, description="its level"),
+    }
+
+    def draw(
+        across: tuple[float, float], down: tuple[float, float], first: str, first_level: int, second: str,
+        second_level: int,
+    ) -> tuple[bytes, str]:  # fmt: skip
+        crop = _box(across, down, picture.size)
+        ops = tuple(
+            Op(names.index(name), magnitude_of(names.index(name), level, PAPER.bins, PAPER.size))
+            for name, level in ((first, first_level), (second, second_level))
+        )
+        view = replay(picture, Augmentation(crop, ops), size)
+        alt = f"The picture cropped to {list(crop)}, then {first} at level {first_level}, {second} at {second_level}."
+        return _png(view), alt
+
+    frames = [{"first": first, "second": second} for first, second in _PAIRS]
+    return Explorer(draw, controls, frames, "operations")
+
+
+_PAIRS = [
+    ("Identity", "Identity"), ("Rotate", "Identity"), ("Rotate", "Solarize"), ("ShearX", "Posterize"),
+    ("TranslateY", "Color"), ("Contrast", "Sharpness"), ("Equalize", "Brightness"),
+]  # fmt: skip
+
+
+def explore_targets(teacher: Float[Tensor, "b b"], names: Sequence[str]) -> Explorer:
+    """What a batch teaches, at any temperature and weight of distillation.
+
+    The target of picture i is lambda * softmax(teacher_i / tau) + (1 - lambda) * its own text, the mixture that the
+    reinforced loss of MobileCLIP (section 4) is the cross-entropy to, but for a constant.
+
+    Args:
+        teacher: cosines of the teacher's picture features (rows) and text features (columns).
+        names: of the pairs.
+    """
+    import ipywidgets
+
+    controls = {
+        "tau": ipywidgets.FloatLogSlider(value=0.01, min=-3, max=0, step=0.1, description="τ"),
+        "lambda_": ipywidgets.FloatSlider(value=1.0, min=0, max=1, step=0.05, description="λ"),
+    }
+
+    def draw(tau: float, lambda_: float) -> "tuple[Figure, str]":
+        import matplotlib.pyplot as plt
+
+        target = lambda_ * (teacher / tau).softmax(dim=1) + (1 - lambda_) * torch.eye(len(teacher))
+        figure, axis = plt.subplots(figsize=(WIDTH, 0.8 * WIDTH))
+        shown = axis.imshow(target.numpy(), vmin=0, vmax=1)
+        axis.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="text", ylabel="picture")
+        axis.set_xticklabels(names, rotation=90)
+        axis.set_yticklabels(names)
+        hide_frame(axis)
+        figure.colorbar(shown, label="target probability")
+        kept = float(target.diagonal().mean())
+        return figure, f"Target probabilities of {len(names)} pairs; the pair's own text keeps {kept:.0%} on average."
+
+    frames = [{"tau": tau, "lambda_": 1.0} for tau in (0.003, 0.01, 0.03, 0.1, 1.0)]
+    frames += [{"tau": 0.03, "lambda_": weight} for weight in (0.75, 0.5, 0.0)]
+    return Explorer(draw, controls, frames, "temperature and weight")
+
+
+def explore_fold(block: Block, x: Float[Tensor, "b c h w"]) -> Explorer:
+    """A block while it is folded: every step, and every channel's kernels.
+
+    Args:
+        block: as `trace_fold` takes it, in eval mode.
+        x: an input, for the difference of each step's output from the block's.
+    """
+    import ipywidgets
+
+    steps = trace_fold(block, x)
+    rows, channels = max(len(step.branches) for step in steps), x.shape[1]
+    controls = {
+        "step": ipywidgets.IntSlider(value=0, min=0, max=len(steps) - 1, description="step"),
+        "channel": ipywidgets.IntSlider(value=0, min=0, max=channels - 1, description="channel"),
+    }
+
+    def draw(step: int, channel: int) -> "tuple[Figure, str]":
+        return draw_fold_step(steps[step], channel=channel, rows=rows), steps[step].alt
+
+    return Explorer(draw, controls, [{"step": i} for i in range(len(steps))], "folding")
+
+
+def explore_search(
+    model: MobileCLIP, pictures: Sequence[Image.Image], phrases: Sequence[str], *, columns: int = 4
+) -> Explorer:
+    """A text box that ranks pictures by what a model sees in them.
+
+    Args:
+        model: in eval mode.
+        pictures: the gallery.
+        phrases: the first one stands in the box; a static page shows all of them.
+        columns: of the best pictures that are shown, in two rows.
+    """
+    import ipywidgets
+
+    import mcliplib
+
+    tokenizer, preprocess = mcliplib.get_tokenizer(model), mcliplib.get_preprocess(model)
+    with torch.inference_mode():
+        batch = torch.stack([preprocess(picture) for picture in pictures])
+        features = model.encode_image(batch, normalize=True)
+    controls = {"text": ipywidgets.Text(value=phrases[0], description="search", continuous_update=False)}
+
+    def draw(text: str) -> "tuple[Figure, str]":
+        import matplotlib.pyplot as plt
+
+        with torch.inference_mode():
+            cosines = features @ model.encode_text(tokenizer([text]), normalize=True)[0]
+        best = cosines.topk(min(2 * columns, len(pictures)))
+        figure, axes = plt.subplots(2, columns, figsize=(WIDTH, 0.6 * WIDTH), squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, cosine, index in zip(axes.flat, best.values.tolist(), best.indices.tolist(), strict=False):
+            show_picture(axis, pictures[index], f"{cosine:.2f}")
+        figure.suptitle(text.replace("$", r"\$"))
+        return figure, f"The pictures nearest to “{text}”, best first: numbers {best.indices.tolist()} of the gallery."
+
+    return Explorer(draw, controls, [{"text": phrase} for phrase in phrases], "search")
+
+
+def _box(across: tuple[float, float], down: tuple[float, float], size: tuple[int, int]) -> Box:
+    """The crop between these shares of the width and the height, of at least one pixel."""
+    left, top = (min(int(share[0] * side), side - 1) for share, side in zip((across, down), size, strict=True))
+    right, bottom = (round(share[1] * side) for share, side in zip((across, down), size, strict=True))
+    return Box(top, left, max(1, bottom - top), max(1, right - left))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _short(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
