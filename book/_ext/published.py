@@ -1,0 +1,32 @@
+"""`{published}`NAME`` is a number of the paper's: the one file of them names the source of each, and the page cites it.
+
+These are the only numbers in the book that no run of ours wrote.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
+
+logger = logging.getLogger(__name__)
+FILE = Path(__file__).parents[2] / "data/published.json"
+
+
+class PublishedRole(SphinxRole):
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        self.env.note_dependency(str(FILE))
+        known = json.loads(FILE.read_text())
+        if self.text not in known:
+            logger.warning("no published number %r in %s", self.text, FILE.name, location=self.get_location())
+            return [nodes.literal(text=self.text)], []
+        found = known[self.text]
+        return [nodes.abbreviation(text=found["value"], explanation=f"{found['what']}, in {found['unit']}")], []
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_role("published", PublishedRole())
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
