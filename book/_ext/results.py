@@ -20,6 +20,7 @@ from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)
 COPIES = "_static/records"  # where the built book keeps the whole records
+_SPAN = re.compile(r"<!-- result: ([^>]+?) -->.*?<!-- /result -->", re.DOTALL)
 
 
 class Quote(NamedTuple):
@@ -130,6 +131,11 @@ def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
     }
 
 
+def make_roles(app: Sphinx, page: str, source: list[str]) -> None:
+    """In notebooks, the numbers stand between comments that name them: `book/_tools/quoted_numbers.py` says why."""
+    source[0] = _SPAN.sub(r"{result}`\1`", source[0])
+
+
 def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Put the places that quote a record where its card waits for them."""
     for waiting in list(doctree.findall(quotes_of)):
@@ -198,6 +204,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("result", ResultRole())
     app.add_directive("record", Record)
     app.connect("source-read", note_readers)
+    app.connect("source-read", make_roles)
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
     app.connect("env-check-consistency", check_cards)

@@ -15,7 +15,7 @@ ROUNDING = 0.01  # of a cosine: the recorded one has three places, and processor
 
 
 def test_the_picture_shows_what_the_student_finds() -> None:
-    spec = importlib.util.spec_from_file_location("draw_search", BOOK / "_figures/search.py")
+    spec = importlib.util.spec_from_file_location("first_picture", BOOK / "_tools/first_picture.py")
     assert spec
     assert spec.loader
     search = importlib.util.module_from_spec(spec)

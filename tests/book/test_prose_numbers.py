@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from book_pages import PAGES, ROOT, markdown, prose
+from book_pages import NOTEBOOKS, PAGES, ROOT, markdown, prose
 
 from mcliplib import results
 
@@ -22,6 +22,7 @@ UNITS = (
 )
 MEASUREMENT = re.compile(rf"(?<![\w.]){NUMBER}(?:{'|'.join(UNITS)})")
 SPAN = re.compile(r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL)
+SPANS = [(path.stem, span) for path in [README, *NOTEBOOKS] for span in SPAN.finditer(markdown(path))]
 ALLOWED = {
     line.split("  ")[0].strip()
     for line in Path(__file__).with_name("allowed_numbers.txt").read_text().splitlines()
@@ -49,18 +50,21 @@ def parts(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: path.stem)
 def test_pages_type_no_measurement(page: Path) -> None:
-    assert typed_numbers(markdown(page)) == []
+    assert typed_numbers(SPAN.sub(" ", markdown(page))) == []
 
 
-def test_readme_types_no_measurement() -> None:
-    assert typed_numbers(SPAN.sub(" ", README.read_text())) == []
+@pytest.mark.parametrize(
+    ("page", "span"), SPANS, ids=lambda value: value if isinstance(value, str) else value["reference"]
+)
+def test_the_text_shows_what_the_records_say(page: str, span: re.Match[str]) -> None:
+    assert span["shown"] == results.render(span["reference"]), "run: python book/_tools/quoted_numbers.py"
 
 
-@pytest.mark.parametrize("span", list(SPAN.finditer(README.read_text())), ids=lambda span: span["reference"])
-def test_readme_shows_what_the_records_say(span: re.Match[str]) -> None:
-    assert span["shown"] == results.render(span["reference"])
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_shows_its_numbers_outside_of_the_book_too(page: Path) -> None:
+    assert "{result}" not in markdown(page), "run: python book/_tools/quoted_numbers.py"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Draw the picture on the first page: a gallery searched with three phrases by the shipped student; record the answers.
 
-python book/_figures/search.py
+python book/_tools/first_picture.py
 """
 
 import time
@@ -49,7 +49,7 @@ def main() -> None:
     figure.savefig(BOOK / "_static/search.svg", metadata={"Date": None})
     values = {"gallery": len(gallery), "answers": answers}
     results.record(
-        "first-search", values, unit="cosine", n=len(gallery), seeds=[], command="python book/_figures/search.py",
+        "first-search", values, unit="cosine", n=len(gallery), seeds=[], command="python book/_tools/first_picture.py",
         seconds=time.perf_counter() - began,
     )  # fmt: skip
 
