@@ -37,7 +37,12 @@ class Explorer:
     """
 
     def __init__(
-        self, draw: Callable[..., tuple[Any, str]], controls: Mapping[str, Any], frames: Sequence[Values], label: str
+        self,
+        draw: Callable[..., tuple[Any, str]],
+        controls: Mapping[str, Any],
+        frames: Sequence[Values],
+        label: str,
+        captions: Sequence[str] | None = None,
     ) -> None:
         """Connect the controls.
 
@@ -46,15 +51,14 @@ class Explorer:
             controls: ipywidgets with a `value`, by the argument of `draw`.
             frames: values of the controls for the static page, one set a frame; those left out stay as they are.
             label: what the static slider changes.
+            captions: of the frames; unless given, the values that make each one.
         """
         import ipywidgets
 
         self.controls, self.view = dict(controls), ipywidgets.HTML()
         self._draw = draw
         drawn = [draw(**(self.values() | dict(frame))) for frame in frames]
-        captions = [
-            ", ".join(f"{self.controls[name].description} {_short(v)}" for name, v in frame.items()) for frame in frames
-        ]
+        captions = captions or [self._in_words(frame) for frame in frames]
         self.page = frames_slider([f for f, _ in drawn], [alt for _, alt in drawn], label, captions=captions)
         for control in self.controls.values():
             control.observe(self._redraw, names="value")
@@ -63,6 +67,9 @@ class Explorer:
     def values(self) -> dict[str, Any]:
         """What the controls are set to."""
         return {name: control.value for name, control in self.controls.items()}
+
+    def _in_words(self, values: Values) -> str:
+        return ", ".join(f"{self.controls[name].description} {_short(value)}" for name, value in values.items())
 
     def _redraw(self, change: object = None) -> None:
         picture, alt = self._draw(**self.values())
@@ -175,7 +182,8 @@ def explore_fold(block: Block, x: Float[Tensor, "b c h w"]) -> Explorer:
     def draw(step: int, channel: int) -> "tuple[Figure, str]":
         return draw_fold_step(steps[step], channel=channel, rows=rows), steps[step].alt
 
-    return Explorer(draw, controls, [{"step": i} for i in range(len(steps))], "folding")
+    captions = [f"{i} of {len(steps) - 1}: {step.caption}" for i, step in enumerate(steps)]
+    return Explorer(draw, controls, [{"step": i} for i in range(len(steps))], "step", captions)
 
 
 def explore_search(
