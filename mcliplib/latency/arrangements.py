@@ -116,7 +116,7 @@ def base_model(name: str, image_size: int, context_length: int | None = None) ->
 def released(base: MobileCLIP) -> Learner:
     """The reference recipe's arrangement, with timm's image tower where it has one of that size.
 
-    Its text tower is MCt in our layers, as no other package has it, but not in our shortened form; its optimizer is
+    Its text tower is MCt in our layers, which open_clip and timm lack, but not in our shortened form; its optimizer is
     what `open_clip_train.main` makes.
     """
     text = copy_of(base).text_encoder

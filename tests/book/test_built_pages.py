@@ -107,6 +107,20 @@ def test_no_warning_is_printed(site: Path, page: str) -> None:
     assert re.findall(r"[a-z]Warning: .{,80}", text) == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_shows_a_folder_of_the_machine_that_built_it(site: Path, page: str) -> None:
+    assert re.findall(r"/(?:tmp|var|home|root)/\w+", (site / f"{page}.html").read_text()) == []
+
+
+def test_the_explorers_are_sliders_on_a_page(site: Path) -> None:
+    """Their widgets need a kernel."""
+    chapters = [one for one in NOTEBOOKS if "explore_" in one.read_text()]
+    assert chapters
+    for notebook in chapters:
+        page = (site / f"book/{notebook.stem}.html").read_text()
+        assert page.count('class="frames-slider"') >= notebook.read_text().count("explore_")
+
+
 def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
     found = {
         f"{path.relative_to(site)}: {address}"
