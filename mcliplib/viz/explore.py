@@ -187,7 +187,12 @@ def explore_fold(block: Block, x: Float[Tensor, "b c h w"]) -> Explorer:
 
 
 def explore_search(
-    model: MobileCLIP, pictures: Sequence[Image.Image], phrases: Sequence[str], *, columns: int = 4
+    model: MobileCLIP,
+    pictures: Sequence[Image.Image],
+    phrases: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    columns: int = 4,
 ) -> Explorer:
     """A text box that ranks pictures by what a model sees in them.
 
@@ -195,6 +200,7 @@ def explore_search(
         model: in eval mode.
         pictures: the gallery.
         phrases: the first one stands in the box; a static page shows all of them.
+        names: of the pictures, for the text that stands for the figure; their places in the gallery unless given.
         columns: of the best pictures that are shown, in two rows.
     """
     import ipywidgets
@@ -219,7 +225,8 @@ def explore_search(
         for axis, cosine, index in zip(axes.flat, best.values.tolist(), best.indices.tolist(), strict=False):
             show_picture(axis, pictures[index], f"{cosine:.2f}")
         figure.suptitle(text.replace("$", r"\$"))
-        return figure, f"The pictures nearest to “{text}”, best first: numbers {best.indices.tolist()} of the gallery."
+        found = ", ".join(names[i] if names else f"picture {i}" for i in best.indices.tolist())
+        return figure, f"The pictures nearest to “{text}”, best first: {found}."
 
     return Explorer(draw, controls, [{"text": phrase} for phrase in phrases], "search")
 
