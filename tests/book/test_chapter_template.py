@@ -82,6 +82,19 @@ def test_its_figures_are_described_in_words(path: Path) -> None:
     assert [c.id for c in drawing if not c.metadata.get("mystnb", {}).get("image", {}).get("alt")] == []
 
 
+def test_its_solutions_are_folded_in_a_live_notebook(path: Path) -> None:
+    """The book folds them by a directive; JupyterLab, which shows cell by cell, by the cells' metadata."""
+    inside, open_cells = False, []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            open_cells += [cell.source] * (inside and not folded)
+        for found in re.findall(r"\{solution-(start|end)\}", cell.source):
+            inside = found == "start"
+    assert not inside
+    assert open_cells == []
+
+
 def test_it_is_not_long(path: Path) -> None:
     assert len(prose(markdown(path)).split()) <= MAX_WORDS
 
