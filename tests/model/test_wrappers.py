@@ -112,14 +112,15 @@ def test_something_else_is_not_saved(tmp_path):
         mcliplib.save_checkpoint(nn.Linear(2, 2), tmp_path / "x.safetensors")
 
 
-def test_several_models_in_one_file_are_named_with_the_way_to_take_one(model, empty, tmp_path):
+def test_several_models_in_one_file_are_named_with_the_way_to_take_one(model, empty, tmp_path, monkeypatch):
     weights = model.state_dict()
     torch.save({"state_dict": weights, "state_dict_ema": weights}, tmp_path / "timm.pt")
     with pytest.raises(UserError, match=r"timm\.pt: holds several models \(state_dict, state_dict_ema\)") as caught:
         mcliplib.load_checkpoint(empty, tmp_path / "timm.pt")
     cure = re.search(r"torch\.save\(.*\)$", str(caught.value))
     assert cure
-    exec(f"import os, torch; os.chdir({str(tmp_path)!r}); {cure[0]}")  # what it says works
+    monkeypatch.chdir(tmp_path)
+    exec(f"import torch; {cure[0]}")  # what it says works
     assert same(mcliplib.load_checkpoint(empty, tmp_path / "model.pt"), model)
 
 
