@@ -228,7 +228,8 @@ def explore_search(
         found = ", ".join(names[i] if names else f"picture {i}" for i in best.indices.tolist())
         return figure, f"The pictures nearest to “{text}”, best first: {found}."
 
-    return Explorer(draw, controls, [{"text": phrase} for phrase in phrases], "search")
+    captions = [f"“{phrase}”" for phrase in phrases]
+    return Explorer(draw, controls, [{"text": phrase} for phrase in phrases], "search", captions)
 
 
 def _box(across: tuple[float, float], down: tuple[float, float], size: tuple[int, int]) -> Box:
