@@ -112,6 +112,15 @@ def test_no_page_shows_a_folder_of_the_machine_that_built_it(site: Path, page: s
     assert re.findall(r"/(?:tmp|var|home|root)/\w+", (site / f"{page}.html").read_text()) == []
 
 
+def test_plots_are_vectors_that_a_phone_can_read(site: Path) -> None:
+    """Text of 9 points in a figure of at most 5.4 inches has 8 pixels or more on a screen of 390."""
+    figures = list((site / "_images").iterdir())
+    assert len(figures) >= 20
+    assert [figure.name for figure in figures if figure.suffix != ".svg"] == []
+    widths = [re.search(r'<svg[^>]*?width="([\d.]+)pt"', figure.read_text()[:3000]) for figure in figures]
+    assert max(float(width[1]) for width in widths if width) <= 5.4 * 72
+
+
 def test_the_explorers_are_sliders_on_a_page(site: Path) -> None:
     """Their widgets need a kernel."""
     chapters = [one for one in NOTEBOOKS if "explore_" in one.read_text()]
