@@ -15,6 +15,14 @@ def name_toggles(app: Sphinx, page: str, template: str, context: dict[str, Any],
         )
 
 
+def name_no_list(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """A bibliography says that it is a list and has no list items; its entries have roles of their own."""
+    if "citation-list" in context.get("body", ""):
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Thebe runs cells on a public server, and loads itself from one; this book's cells run on the reader's machine."""
     context["script_files"] = [script for script in context["script_files"] if not _names_thebe(script)]
@@ -40,4 +48,5 @@ def _without_thebe_settings(body: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", name_toggles, priority=900)
+    app.connect("html-page-context", name_no_list, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
