@@ -28,7 +28,8 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: s
     from IPython.display import HTML
 
     return HTML(
-        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="table"><caption>{escape(caption)}</caption>'
+        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table class="table"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
