@@ -16,6 +16,9 @@ from mcliplib.errors import UserError
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
+QUOTED = re.compile(  # a number in a text that is read outside of the book too: README, notebooks
+    r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 HOST = "127.0.0.1"
+HANGING = 5 * 60  # seconds: no test of speed
 needs_browser = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt-get install chromium)"),

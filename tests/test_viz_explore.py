@@ -14,7 +14,7 @@ import mcliplib
 from mcliplib.layers import MobileOneBlock
 from mcliplib.reinforce.augment import Augmentation, Box, replay
 from mcliplib.reinforce.ops import OPS, Op, magnitude_of
-from mcliplib.viz import explore_augmentation, explore_fold, explore_search, explore_targets
+from mcliplib.viz import explore_augmentation, explore_fold, explore_search, explore_targets, trace_fold
 from tests.conftest import randomize_
 
 matplotlib.use("agg")
@@ -42,7 +42,7 @@ def explorers(picture):
     model = mcliplib.create_model("mobileclip_pico", image_size=64).eval()
     yield explore_augmentation(picture)
     yield explore_targets(torch.rand(4, 4), ["a", "b", "c", "d"])
-    yield explore_fold(block, torch.rand(1, 4, 8, 8))
+    yield explore_fold(trace_fold(block, torch.rand(1, 4, 8, 8)))
     yield explore_search(model, [picture] * 3, ["a red flag", "a cat"])
 
 
@@ -91,7 +91,7 @@ def test_temperature_and_weight_move_the_target():
 
 def test_the_fold_goes_step_by_step():
     block = randomize_(MobileOneBlock(4, 4, (3, 3), groups=4)).eval()
-    explorer = explore_fold(block, torch.rand(1, 4, 8, 8))
+    explorer = explore_fold(trace_fold(block, torch.rand(1, 4, 8, 8)))
     before = shown(explorer)
     explorer.controls["channel"].value = 3
     other = shown(explorer)

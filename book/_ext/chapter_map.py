@@ -42,7 +42,7 @@ def numbered_parts(source: Path) -> list[Part]:
 
 
 def minutes_to_read(chapter: Path) -> int | None:
-    """What a chapter says of itself; None for a page that says nothing."""
+    """Return the reading time that a chapter states, in minutes, or None if it states none."""
     if not chapter.is_file():
         return None
     text = "".join("".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"])

@@ -1,4 +1,4 @@
-"""What the theme does and this book must not: ask another host for anything, leave a button without a name."""
+"""Correct the theme: remove its requests to other hosts, and mend its accessibility faults."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ THEBE = ("thebe", "THEBE_JS_URL")
 
 
 def name_toggles(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """The arrow that opens a part of the table of contents has a name for those who cannot see it."""
+    """Give the arrows that open a part of the table of contents a name for screen readers."""
     if draw := context.get("generate_toctree_html"):
         context["generate_toctree_html"] = lambda *args, **kwargs: str(draw(*args, **kwargs)).replace(
             "<summary>", '<summary aria-label="Pages of this part">'
@@ -16,11 +16,9 @@ def name_toggles(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
 
 def name_no_list(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """A bibliography says that it is a list and has no list items; its entries have roles of their own."""
-    if "citation-list" in context.get("body", ""):
-        context["body"] = context["body"].replace(
-            '<div role="list" class="citation-list">', '<div class="citation-list">'
-        )
+    """Drop the list role of a bibliography, which holds no list items: its entries have roles of their own."""
+    if body := context.get("body"):
+        context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

@@ -20,7 +20,6 @@ from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)
 COPIES = "_static/records"  # where the built book keeps the whole records
-_SPAN = re.compile(r"<!-- result: ([^>]+?) -->.*?<!-- /result -->", re.DOTALL)
 
 
 class Quote(NamedTuple):
@@ -133,7 +132,7 @@ def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
 
 def make_roles(app: Sphinx, page: str, source: list[str]) -> None:
     """In notebooks, the numbers stand between comments that name them: `book/_tools/quoted_numbers.py` says why."""
-    source[0] = _SPAN.sub(r"{result}`\1`", source[0])
+    source[0] = results.QUOTED.sub(r"{result}`\g<reference>`", source[0])
 
 
 def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:

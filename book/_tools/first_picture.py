@@ -13,6 +13,7 @@ import torch
 import mcliplib
 from mcliplib import results
 from mcliplib.data import load_samples
+from mcliplib.evaluate import image_features, text_features
 from mcliplib.images import on_white
 from mcliplib.viz import WIDTH, show_picture, use_style
 
@@ -35,21 +36,20 @@ def main() -> None:
         len(PHRASES), SHOWN, figsize=(WIDTH, 3.3), gridspec_kw={"hspace": 0.1}
     )
     answers = {}
-    for phrase, row, line in zip(PHRASES, best.indices.tolist(), axes, strict=True):
+    for phrase, row, values, line in zip(
+        PHRASES, best.indices.tolist(), best.values.tolist(), axes, strict=True
+    ):
+        found = [gallery[index] for index in row]
         answers[phrase] = [
-            {
-                "picture": gallery[i].caption,
-                "cosine": round(float(cosines[PHRASES.index(phrase), i]), 3),
-            }
-            for i in row
+            {"picture": sample.caption, "cosine": round(value, 3)}
+            for sample, value in zip(found, values, strict=True)
         ]
-        for axis, index in zip(line, row, strict=True):
-            show_picture(axis, on_white(gallery[index].image).resize((128, 128)))
+        for axis, sample in zip(line, found, strict=True):
+            show_picture(axis, on_white(sample.image).resize((128, 128)))
         line[0].set_title(f"“{phrase}”", loc="left", fontsize=12)
     figure.savefig(BOOK / "_static/search.svg", metadata={"Date": None})
-    values = {"gallery": len(gallery), "answers": answers}
     results.record(
-        "first-search", values, unit="cosine", n=len(gallery), seeds=[], command="python book/_tools/first_picture.py",
+        "first-search", {"gallery": len(gallery), "answers": answers}, unit="cosine", n=len(gallery), seeds=[], command="python book/_tools/first_picture.py",
         seconds=time.perf_counter() - began,
     )  # fmt: skip
 
@@ -57,16 +57,7 @@ def main() -> None:
 def cosines_of(pictures: list) -> torch.Tensor:
     """Cosines of the phrases (rows) and the pictures (columns) by the shipped student."""
     model = mcliplib.create_model("mobileclip_pico", pretrained=STUDENT).eval()
-    preprocess, tokenizer = (
-        mcliplib.get_preprocess(model),
-        mcliplib.get_tokenizer(model),
-    )
-    with torch.inference_mode():
-        batches = torch.stack([preprocess(picture) for picture in pictures]).split(128)
-        images = torch.cat(
-            [model.encode_image(batch, normalize=True) for batch in batches]
-        )
-        return model.encode_text(tokenizer(list(PHRASES)), normalize=True) @ images.T
+    return text_features(model, PHRASES) @ image_features(model, pictures).T
 
 
 if __name__ == "__main__":

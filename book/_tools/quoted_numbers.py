@@ -12,14 +12,11 @@ from pathlib import Path
 from mcliplib import results
 
 ROOT = Path(__file__).parents[2]
-SPAN = re.compile(
-    r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL
-)
 ROLE = re.compile(r"\{result\}`(?P<reference>[^`]+)`")  # in a notebook, becomes a span
 
 
 def refreshed(text: str) -> str:
-    return SPAN.sub(lambda span: spanned(span["reference"]), text)
+    return results.QUOTED.sub(lambda span: spanned(span["reference"]), text)
 
 
 def spanned(reference: str) -> str:

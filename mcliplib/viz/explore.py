@@ -3,8 +3,6 @@
 Each `explore_*` function gives an `Explorer`; it is shown by being the last value of a cell.
 """
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.model import MobileCLIP
 from mcliplib.reinforce.augment import PAPER, Augmentation, Box, replay
 from mcliplib.reinforce.ops import OPS, Op, magnitude_of
-from mcliplib.viz.fold_steps import Block, draw_fold_step, trace_fold
-from mcliplib.viz.slider import as_png, frames_slider, img_style
+from mcliplib.viz.fold_steps import FoldStep, draw_fold_step
+from mcliplib.viz.slider import data_uri, frames_slider, img_style
 from mcliplib.viz.style import WIDTH, hide_frame, show_picture
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Explorer:
         """Connect the controls.
 
         Args:
-            draw: gives a matplotlib figure or a PNG's bytes, and what it shows in words.
+            draw: gives a matplotlib figure or a PIL picture, and its alt text.
             controls: ipywidgets with a `value`, by the argument of `draw`.
             frames: values of the controls for the static page, one set a frame; those left out stay as they are.
             label: what the static slider changes.
@@ -65,7 +64,7 @@ class Explorer:
         self._redraw()
 
     def values(self) -> dict[str, Any]:
-        """What the controls are set to."""
+        """Return the current value of every control, by its name."""
         return {name: control.value for name, control in self.controls.items()}
 
     def _in_words(self, values: Values) -> str:
@@ -73,9 +72,8 @@ class Explorer:
 
     def _redraw(self, change: object = None) -> None:
         picture, alt = self._draw(**self.values())
-        style = img_style(picture)
-        source = base64.b64encode(as_png(picture)).decode()
-        self.view.value = f'<img src="data:image/png;base64,{source}" alt="{escape(alt)}" style="{style}">'
+        style = img_style(picture)  # first: a figure is closed once drawn
+        self.view.value = f'<img src="{data_uri(picture)}" alt="{escape(alt)}" style="{style}">'
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """The widget for a live notebook, the slider for a page: whoever shows them takes the richest it can."""
@@ -107,7 +105,7 @@ def explore_augmentation(picture: Image.Image, *, size: int = 224) -> Explorer:
     def draw(
         across: tuple[float, float], down: tuple[float, float], first: str, first_level: int, second: str,
         second_level: int,
-    ) -> tuple[bytes, str]:  # fmt: skip
+    ) -> tuple[Image.Image, str]:  # fmt: skip
         crop = _box(across, down, picture.size)
         ops = tuple(
             Op(names.index(name), magnitude_of(names.index(name), level, PAPER.bins, PAPER.size))
@@ -115,7 +113,7 @@ def explore_augmentation(picture: Image.Image, *, size: int = 224) -> Explorer:
         )
         view = replay(picture, Augmentation(crop, ops), size)
         alt = f"The picture cropped to {list(crop)}, then {first} at level {first_level}, {second} at {second_level}."
-        return _png(view), alt
+        return view, alt
 
     frames = [{"first": first, "second": second} for first, second in _PAIRS]
     return Explorer(draw, controls, frames, "operations")
@@ -128,14 +126,14 @@ _PAIRS = [
 
 
 def explore_targets(teacher: Float[Tensor, "b b"], names: Sequence[str]) -> Explorer:
-    """What a batch teaches, at any temperature and weight of distillation.
+    """Show a batch's soft targets at any temperature and distillation weight.
 
-    The target of picture i is lambda * softmax(teacher_i / tau) + (1 - lambda) * its own text, the mixture that the
-    reinforced loss of MobileCLIP (section 4) is the cross-entropy to, but for a constant.
+    The target of picture i is lambda * softmax(teacher_i / tau) + (1 - lambda) * one_hot(i). Up to a constant, the
+    reinforced loss of MobileCLIP (section 4) is the cross-entropy with this target.
 
     Args:
         teacher: cosines of the teacher's picture features (rows) and text features (columns).
-        names: of the pairs.
+        names: one for each pair; they label both axes.
     """
     import ipywidgets
 
@@ -163,17 +161,15 @@ def explore_targets(teacher: Float[Tensor, "b b"], names: Sequence[str]) -> Expl
     return Explorer(draw, controls, frames, "temperature and weight")
 
 
-def explore_fold(block: Block, x: Float[Tensor, "b c h w"]) -> Explorer:
-    """A block while it is folded: every step, and every channel's kernels.
+def explore_fold(steps: Sequence[FoldStep]) -> Explorer:
+    """Show every step of a block's folding, and the kernels of every channel.
 
     Args:
-        block: as `trace_fold` takes it, in eval mode.
-        x: an input, for the difference of each step's output from the block's.
+        steps: of `trace_fold`.
     """
     import ipywidgets
 
-    steps = trace_fold(block, x)
-    rows, channels = max(len(step.branches) for step in steps), x.shape[1]
+    rows, channels = max(len(step.branches) for step in steps), len(steps[0].branches[0].bias)
     controls = {
         "step": ipywidgets.IntSlider(value=0, min=0, max=len(steps) - 1, description="step"),
         "channel": ipywidgets.IntSlider(value=0, min=0, max=channels - 1, description="channel"),
@@ -205,20 +201,14 @@ def explore_search(
     """
     import ipywidgets
 
-    import mcliplib
-
-    tokenizer, preprocess = mcliplib.get_tokenizer(model), mcliplib.get_preprocess(model)
-    with torch.inference_mode():
-        batch = torch.stack([preprocess(picture) for picture in pictures])
-        features = model.encode_image(batch, normalize=True)
+    encoder = ModelEncoder(model)
+    features = encoder.encode_images(pictures)
     controls = {"text": ipywidgets.Text(value=phrases[0], description="search", continuous_update=False)}
 
     def draw(text: str) -> "tuple[Figure, str]":
         import matplotlib.pyplot as plt
 
-        with torch.inference_mode():
-            cosines = features @ model.encode_text(tokenizer([text]), normalize=True)[0]
-        best = cosines.topk(min(2 * columns, len(pictures)))
+        best = (features @ encoder.encode_texts([text])[0]).topk(min(2 * columns, len(pictures)))
         figure, axes = plt.subplots(2, columns, figsize=(WIDTH, 0.6 * WIDTH), squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
@@ -237,12 +227,6 @@ def _box(across: tuple[float, float], down: tuple[float, float], size: tuple[int
     left, top = (min(int(share[0] * side), side - 1) for share, side in zip((across, down), size, strict=True))
     right, bottom = (round(share[1] * side) for share, side in zip((across, down), size, strict=True))
     return Box(top, left, max(1, bottom - top), max(1, right - left))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _short(value: object) -> str:

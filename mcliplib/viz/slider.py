@@ -8,6 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from PIL import Image
+
 from mcliplib.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def frames_slider(
     """Show one of several frames, chosen with a slider (mouse, touch or arrow keys).
 
     Args:
-        frames: matplotlib figures (closed once drawn) or PNG files as bytes.
+        frames: matplotlib figures (closed once drawn), PIL pictures or PNG files as bytes.
         alts: what each frame shows, in words.
         label: what the slider changes, for example `"training step"`.
         captions: the slider's value in words at each frame; the frame's number unless given.
@@ -58,7 +60,7 @@ def frames_slider(
     texts = list(captions) if captions is not None else [f"{i + 1} of {len(frames)}" for i in range(len(frames))]
     _check(len(frames), alts, texts, start)
     style = img_style(frames[start])
-    content = [[_data_uri(as_png(frame)), alt, text] for frame, alt, text in zip(frames, alts, texts, strict=True)]
+    content = [[data_uri(frame), alt, text] for frame, alt, text in zip(frames, alts, texts, strict=True)]
     page = _TEMPLATE.format(
         id=f"frames-{uuid4().hex[:12]}",
         label=escape(label),
@@ -86,8 +88,8 @@ def _check(count: int, alts: Sequence[str], texts: Sequence[str], start: int) ->
         raise UserError(f"start must be from 0 to {count - 1}, not {start}")
 
 
-def as_png(frame: Any) -> bytes:
-    """A matplotlib figure (closed once drawn) as a PNG file; such a file's bytes stay as they are.
+def data_uri(frame: Any) -> str:
+    """A matplotlib figure (closed once drawn), a PIL picture or a PNG file's bytes as the `src` of an `img` element.
 
     Raises:
         UserError: something else.
@@ -99,16 +101,16 @@ def as_png(frame: Any) -> bytes:
         frame.savefig(buffer, format="png", metadata={"Software": None})
         plt.close(frame)
         frame = buffer.getvalue()
+    elif isinstance(frame, Image.Image):
+        buffer = io.BytesIO()
+        frame.save(buffer, format="png")
+        frame = buffer.getvalue()
     if not isinstance(frame, bytes) or not frame.startswith(b"\x89PNG"):
-        raise UserError("a frame must be a matplotlib figure or the bytes of a PNG file")
-    return frame
+        raise UserError("a frame must be a matplotlib figure, a PIL picture or the bytes of a PNG file")
+    return "data:image/png;base64," + base64.b64encode(frame).decode()
 
 
 def img_style(frame: Any) -> str:
     """CSS that shows a figure at its size in inches, as vectors would be, and nothing wider than its page."""
     width = f"width:{round(CSS_PIXELS * frame.get_figwidth())}px;" if hasattr(frame, "savefig") else ""
     return f"{width}max-width:100%;height:auto;background:#fff;border-radius:6px"
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

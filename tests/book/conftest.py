@@ -35,7 +35,7 @@ def site(built: Built) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test needs the book first waits for its build, and that takes as long as the machine is slow."""
+    """Give every test that may have to wait for the book's build an hour: the build takes long on a slow machine."""
     for item in items:
         if "built" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(3600))

@@ -10,13 +10,12 @@ from axe_playwright_python.sync_playwright import Axe
 from book_pages import toc_pages
 from playwright.sync_api import Browser, Page
 
-from tests.browser import HOST, a_browser, needs_browser, served
+from tests.browser import HANGING, HOST, a_browser, needs_browser, served
 
 pytestmark = needs_browser
 PAGES = toc_pages()
 PHONE = 390
 TALLEST = 40_000  # pixels
-MINUTES = 5 * 60_000  # against hanging only
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 
 
@@ -38,7 +37,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     wanted = getattr(request, "param", {})
     width, theme = wanted.get("width", 1280), wanted.get("theme", "light")
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=theme)
-    context.set_default_timeout(MINUTES)
+    context.set_default_timeout(HANGING * 1000)
     yield context.new_page()
     context.close()
 
@@ -50,7 +49,7 @@ both_themes = pytest.mark.parametrize(
 
 
 def requests_of(page: Page) -> list[str]:
-    """Fills while the page loads."""
+    """Return a list that collects the addresses which the page requests from now on."""
     found: list[str] = []
     page.on("request", lambda request: found.append(request.url))
     return found
@@ -103,7 +102,7 @@ def test_a_page_that_is_too_wide_or_too_tall_would_be_seen(page: Page) -> None:
 
 
 def serious(page: Page) -> list[str]:
-    """What axe-core finds serious or critical: the rule, what is wrong, and where."""
+    """List the serious and critical violations that axe-core finds: the rule, the element and the fault."""
     violations = Axe().run(page, options=AXE).response["violations"]
     return [
         f"{found['id']}: {node['html'][:200]} ({node.get('failureSummary', '')[:300]})"

@@ -21,8 +21,7 @@ UNITS = (
     r"\stimes\s(?:\w+er|fewer|less|more)\b",
 )
 MEASUREMENT = re.compile(rf"(?<![\w.]){NUMBER}(?:{'|'.join(UNITS)})")
-SPAN = re.compile(r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL)
-SPANS = [(path.stem, span) for path in [README, *NOTEBOOKS] for span in SPAN.finditer(markdown(path))]
+SPANS = [(path.stem, span) for path in [README, *NOTEBOOKS] for span in results.QUOTED.finditer(markdown(path))]
 ALLOWED = {
     line.split("  ")[0].strip()
     for line in Path(__file__).with_name("allowed_numbers.txt").read_text().splitlines()
@@ -52,7 +51,7 @@ def parts(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: path.stem)
 def test_pages_type_no_measurement(page: Path) -> None:
-    assert typed_numbers(SPAN.sub(" ", markdown(page))) == []
+    assert typed_numbers(results.QUOTED.sub(" ", markdown(page))) == []
 
 
 @pytest.mark.parametrize(

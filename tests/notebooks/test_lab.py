@@ -13,12 +13,11 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from tests.browser import HOST, a_browser, needs_browser
+from tests.browser import HANGING, HOST, a_browser, needs_browser
 
 pytestmark = needs_browser
 ROOT = Path(__file__).parents[2]
 CHAPTER = "clip_in_one_sitting"
-MINUTES = 5 * 60  # against hanging only
 RAW_ROLE = re.compile(r"\{[a-z]+\}\s*`?[\w-]+")
 
 
@@ -46,11 +45,11 @@ def jupyterlab(folder: Path, *, myst: bool) -> Iterator[str]:
 
 
 def address_in(log: Path, server: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + MINUTES
+    deadline = time.monotonic() + HANGING
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()
         if found := re.search(rf"http://{HOST}:\d+/lab", log.read_text()):
-            urllib.request.urlopen(found[0], timeout=MINUTES)
+            urllib.request.urlopen(found[0], timeout=HANGING)
             return found[0]
         time.sleep(0.2)
     raise AssertionError(log.read_text())
@@ -61,7 +60,7 @@ def chapter(folder: Path, *, myst: bool = True) -> Iterator[Page]:
     """The chapter, open and rendered, all cells of it."""
     with jupyterlab(folder, myst=myst) as address, a_browser() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(MINUTES * 1000)
+        page.set_default_timeout(HANGING * 1000)
         page.goto(f"{address}/tree/{CHAPTER}.ipynb")
         page.get_by_text("Further reading").first.wait_for()  # in the last cell
         yield page
@@ -72,13 +71,13 @@ def prose(page: Page) -> str:
 
 
 def shown(page: Page, text: str) -> bool:
-    """Whether a text can be seen anywhere: a cell's editor holds it too, hidden."""
+    """Whether a text is visible anywhere; a rendered cell also holds it in its hidden editor."""
     return any(found.is_visible() for found in page.get_by_text(text).all())
 
 
 def test_roles_are_rendered_and_answers_are_folded(tmp_path: Path) -> None:
     with chapter(tmp_path) as page:
-        deadline = time.monotonic() + MINUTES
+        deadline = time.monotonic() + HANGING
         while RAW_ROLE.findall(prose(page)) and time.monotonic() < deadline:
             page.wait_for_timeout(500)  # cells are rendered one after the other
         assert RAW_ROLE.findall(prose(page)) == []
