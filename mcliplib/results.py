@@ -14,10 +14,12 @@ from typing import Any
 
 from mcliplib.errors import UserError
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
+DATA = Path(__file__).resolve().parent.parent / "data"
+RESULTS = DATA / "results"
+PUBLISHED = DATA / "published.json"  # the paper's numbers, the only ones in the book that no run of ours wrote
 MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
 QUOTED = re.compile(  # a number in a text that is read outside of the book too: README, notebooks
-    r"<!-- result: (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /result -->", re.DOTALL
+    r"<!-- (?P<role>result|published): (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /(?P=role) -->", re.DOTALL
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -127,6 +129,23 @@ def render(reference: str, directory: Path | str | None = None) -> str:
         return format(found, ".1%" if spec.strip() == "%" else spec.strip())
     except ValueError as error:
         raise UserError(f"{reference!r}: {error}") from error
+
+
+def published(name: str) -> dict[str, str]:
+    """The published number of that name: its `value`, `unit`, `what` it is, and its `source` in the bibliography.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known: dict[str, dict[str, str]] = json.loads(PUBLISHED.read_text())
+    if name not in known:
+        raise UserError(f"no published number {name!r} in {PUBLISHED.name}{_near(name, list(known))}")
+    return known[name]
+
+
+def quoted(role: str, reference: str) -> str:
+    """What the book's role of that name, `result` or `published`, shows for a reference."""
+    return render(reference) if role == "result" else published(reference)["value"]
 
 
 def folder(directory: Path | str | None = None) -> Path:

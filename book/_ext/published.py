@@ -3,8 +3,6 @@
 These are the only numbers in the book that no run of ours wrote.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -12,18 +10,20 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from mcliplib import results
+from mcliplib.errors import UserError
+
 logger = logging.getLogger(__name__)
-FILE = Path(__file__).parents[2] / "data/published.json"
 
 
 class PublishedRole(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        self.env.note_dependency(str(FILE))
-        known = json.loads(FILE.read_text())
-        if self.text not in known:
-            logger.warning("no published number %r in %s", self.text, FILE.name, location=self.get_location())
+        self.env.note_dependency(str(results.PUBLISHED))
+        try:
+            found = results.published(self.text)
+        except UserError as error:
+            logger.warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []
-        found = known[self.text]
         return [nodes.abbreviation(text=found["value"], explanation=f"{found['what']}, in {found['unit']}")], []
 
 

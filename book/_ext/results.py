@@ -132,7 +132,7 @@ def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
 
 def make_roles(app: Sphinx, page: str, source: list[str]) -> None:
     """In notebooks, the numbers stand between comments that name them: `book/_tools/quoted_numbers.py` says why."""
-    source[0] = results.QUOTED.sub(r"{result}`\g<reference>`", source[0])
+    source[0] = results.QUOTED.sub(r"{\g<role>}`\g<reference>`", source[0])
 
 
 def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:

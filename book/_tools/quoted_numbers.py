@@ -2,7 +2,7 @@
 
     python book/_tools/quoted_numbers.py
 
-A notebook is read in JupyterLab and on GitHub too, where the book's `result` role would show raw. So its numbers stand
+A notebook is read in JupyterLab and on GitHub too, where the book's roles would show raw. So its numbers stand
 in the text, as `<!-- result: NAME.path|format -->13.5%<!-- /result -->`; the build makes them roles, with their links.
 """
 
@@ -12,23 +12,27 @@ from pathlib import Path
 from mcliplib import results
 
 ROOT = Path(__file__).parents[2]
-ROLE = re.compile(r"\{result\}`(?P<reference>[^`]+)`")  # in a notebook, becomes a span
+ROLE = re.compile(
+    r"\{(?P<role>result|published)\}`(?P<reference>[^`]+)`"
+)  # in a notebook, becomes a span
 
 
 def refreshed(text: str) -> str:
-    return results.QUOTED.sub(lambda span: spanned(span["reference"]), text)
+    return results.QUOTED.sub(spanned, text)
 
 
-def spanned(reference: str) -> str:
-    return f"<!-- result: {reference} -->{results.render(reference)}<!-- /result -->"
+def spanned(number: re.Match[str]) -> str:
+    role, reference = number["role"], number["reference"]
+    return (
+        f"<!-- {role}: {reference} -->{results.quoted(role, reference)}<!-- /{role} -->"
+    )
 
 
 def main() -> None:
     readme, notebooks = ROOT / "README.md", sorted((ROOT / "book").glob("*.ipynb"))
     readme.write_text(refreshed(readme.read_text()))
     for path in notebooks:
-        text = ROLE.sub(lambda role: spanned(role["reference"]), path.read_text())
-        path.write_text(refreshed(text))
+        path.write_text(refreshed(ROLE.sub(spanned, path.read_text())))
 
 
 if __name__ == "__main__":

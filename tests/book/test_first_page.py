@@ -41,9 +41,10 @@ def test_the_picture_in_words_is_the_record() -> None:
 
 
 def test_every_published_number_has_a_source_and_a_reader() -> None:
-    published = json.loads((ROOT / "data/published.json").read_text())
+    published = json.loads(results.PUBLISHED.read_text())
     known = set(re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(), re.MULTILINE))
-    used = {name for page in PAGES for name in re.findall(r"\{published\}`([^`]+)`", markdown(page))}
+    texts = [results.QUOTED.sub(r"{\g<role>}`\g<reference>`", markdown(page)) for page in PAGES]
+    used = {name for text in texts for name in re.findall(r"\{published\}`([^`]+)`", text)}
     assert used == set(published)
     assert {one["source"] for one in published.values()} <= known
     assert all(one["what"] and one["unit"] for one in published.values())
