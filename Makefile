@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  || { echo "make: this Python cannot make environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./mcliplab
 	@touch $@
 
 book: env ## Execute every chapter and build the book in book/_build/html; a failing one is listed, and costs no other
@@ -48,7 +48,7 @@ lint: env ## Check style, format and types
 	$(BIN)/mypy
 
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,teachers,build,book,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,teachers,build,book,test,dev]' --editable ./mcliplab
 	@grep '^#' requirements.lock > requirements.lock.new
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^pip==' | sed -E 's/\+[a-z0-9.]+$$//' \
 	  | LC_ALL=C sort -f >> requirements.lock.new

@@ -1,25 +1,27 @@
-"""The `mcliplib` command. Each command is a module beside this one with a `register(commands)` function."""
+"""The `mcliplib` command. Each command is a module with a `register(commands)` function: beside this one, or in the
+workshop, `mcliplab`, which only a checkout of the repository has.
+"""
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from mcliplib.cli.workshop import register
 from mcliplib.errors import UserError
 
-COMMANDS = (
-    "doctor",
-    "data",
-    "teachers",
-    "captioner",
-    "reinforce",
-    "compact",
-    "train",
-    "experiment",
-    "evaluate",
-    "benchmark",
-)
+COMMANDS = {
+    "doctor": "mcliplib.cli.doctor",
+    "data": "mcliplib.cli.data",
+    "teachers": "mcliplab.teachers.cli",
+    "captioner": "mcliplab.captioner.cli",
+    "reinforce": "mcliplib.cli.reinforce",
+    "compact": "mcliplib.cli.compact",
+    "train": "mcliplib.cli.train",
+    "experiment": "mcliplab.experiments.cli",
+    "evaluate": "mcliplib.cli.evaluate",
+    "benchmark": "mcliplib.cli.benchmark",
+}
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -29,9 +31,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(prog="mcliplib", description="MobileCLIP: learn it, run it, extend it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name, module in COMMANDS.items():
         if only in (None, name):
-            importlib.import_module(f"mcliplib.cli.{name}").register(commands)
+            register(commands, name, module)
     return parser
 
 

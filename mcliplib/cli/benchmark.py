@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcliplib.cli import benchmark_loader, benchmark_reinforce, benchmark_train
+from mcliplib.cli import workshop
 from mcliplib.cli.checks import check_at_least
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
@@ -26,9 +26,8 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("benchmark", help="measure speed on this machine")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
-    benchmark_loader.register(actions)
-    benchmark_reinforce.register(actions)
-    benchmark_train.register(actions)
+    for name in ("loader", "reinforce", "train"):
+        workshop.register(actions, name, f"mcliplab.benchmarks.cli_{name}")
 
 
 def _register_latency(actions: Any) -> None:

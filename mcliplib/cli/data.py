@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mcliplib.cli import workshop
 from mcliplib.data import registry
 from mcliplib.errors import UserError
 
@@ -25,17 +26,7 @@ def register(commands: Any) -> None:
     show.add_argument("--count", type=int, default=_SAMPLES_ON_SHEET, help="images on the sheet (default: %(default)s)")
     show.set_defaults(run=run_show)
 
-    build = actions.add_parser("build", help="rebuild all data sets from their pinned source packages")
-    build.add_argument(
-        "--sources",
-        type=Path,
-        nargs="+",
-        default=(),
-        metavar="DIR",
-        help="folders with the packages, already downloaded",
-    )
-    build.add_argument("--output", type=Path, metavar="DIR", help="data folder to write (default: the repository's)")
-    build.set_defaults(run=run_build)
+    workshop.register(actions, "build", "mcliplab.datasets.cli")
 
 
 def run_list(args: argparse.Namespace) -> None:
@@ -62,10 +53,3 @@ def run_show(args: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=100)
     print(f"contact sheet: {output}")
-
-
-def run_build(args: argparse.Namespace) -> None:
-    """Rebuild the data folder."""
-    from mcliplib.data.build import build
-
-    build(args.output or registry.data_root(), sources=args.sources, say=lambda line: print(line, flush=True))

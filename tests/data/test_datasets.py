@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mcliplab.datasets.fingerprint import fingerprints, near_duplicates
 from mcliplib.data import ReadReport, Sample, data_root, get_card, list_datasets, load_samples, shard_paths
-from mcliplib.data.fingerprint import fingerprints, near_duplicates
 
 SETS = list_datasets()
 MEGABYTE = 1_000_000

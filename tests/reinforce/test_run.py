@@ -14,7 +14,12 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
-from reinforce_run import (
+
+from mcliplib.data import decode_image, read_shards, write_shard
+from mcliplib.errors import UserError
+from mcliplib.reinforce import AugmentSettings, ReinforceSettings, augment
+from tests.conftest import refused
+from tests.reinforce.reinforce_run import (
     SETTINGS,
     TEACHERS,
     TinyCaptioner,
@@ -28,11 +33,6 @@ from reinforce_run import (
     sample,
     write_input,
 )
-
-from mcliplib.data import decode_image, read_shards, write_shard
-from mcliplib.errors import UserError
-from mcliplib.reinforce import AugmentSettings, ReinforceSettings, augment
-from tests.conftest import refused
 
 
 @pytest.fixture(scope="module")

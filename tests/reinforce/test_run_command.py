@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reinforce_run import TEACHERS, TinyCaptioner, manifest, read_output, write_input
 
 from mcliplib.cli import main
+from tests.reinforce.reinforce_run import TEACHERS, TinyCaptioner, manifest, read_output, write_input
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 
 import fsspec
 import pytest
-from reinforce_run import SETTINGS, go, manifest, picture, read_output, sample, write_input
 
 from mcliplib.data import write_shard
 from mcliplib.errors import UserError
 from mcliplib.reinforce.sources import find_sources, safe_key
+from tests.reinforce.reinforce_run import SETTINGS, go, manifest, picture, read_output, sample, write_input
 
 
 def write_images(folder: Path, count: int = 4) -> Path:

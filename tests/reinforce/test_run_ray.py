@@ -9,16 +9,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from reinforce_run import TEACHERS, TinyTeacher, contents, go, write_input
 
 from mcliplib.errors import UserError
+from tests.reinforce.reinforce_run import TEACHERS, TinyTeacher, contents, go, write_input
 
 ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> object:
-    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}  # of the teachers' modules
+    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}  # of the teachers' modules
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=here)
     yield
     ray.shutdown()

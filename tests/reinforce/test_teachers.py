@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from mcliplab.teachers.ensemble import Ensemble
 from mcliplib.cli import main
 from mcliplib.data import load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate.retrieval import retrieval
 from mcliplib.reinforce.teachers import extra, make_teacher
 from mcliplib.reinforce.teachers.efficientnet import LiteTower
-from mcliplib.reinforce.teachers.ensemble import Ensemble
 from mcliplib.reinforce.teachers.heads import Heads, save_heads
 from mcliplib.reinforce.teachers.locked import LockedTeacher
 from mcliplib.reinforce.teachers.minilm import MiniLM

@@ -1,30 +1,29 @@
 """The captioner that can be had here: two decoders, each asked about what the other one was trained on."""
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from mcliplib.checkpoints.files import read, write_safetensors
-from mcliplib.checkpoints.int8 import from_int8, to_int8
-from mcliplib.data import Sample, data_root, list_datasets, load_samples
+from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.int8 import from_int8
+from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig
 from mcliplib.reinforce.captioners.sampling import say
-from mcliplib.reinforce.captioners.training import FOLDS, DecoderData, DecoderSettings, fold_of, halves, train_decoder
 from mcliplib.reinforce.seeds import generator_of
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, LiteFeatures
+from mcliplib.reinforce.teachers.conse import LiteFeatures
 from mcliplib.reinforce.teachers.fingerprint import weights_sha256
-from mcliplib.reinforce.teachers.fit import training_views
 from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
-from mcliplib.tokenizer import Tokenizer, restrict_vocab
+from mcliplib.tokenizer import Tokenizer
 
 VARIANT = "lite0"
+FOLDS = 2
 TOP_P = 0.9
 
 
@@ -82,55 +81,19 @@ def training_concepts() -> dict[str, str]:
     return {sample.key: sample.caption for sample in load_samples(list_datasets("train"))}
 
 
-def train_captioner(
-    output: Path | None = None,
-    *,
-    settings: DecoderSettings = DecoderSettings(),  # noqa: B008 (frozen)
-    progress: Callable[[str], None] = lambda _: None,
-) -> list[Path]:
-    """Train both decoders on the training sets and write one file each.
+def fold_of(concept: str) -> int:
+    """The half that a pair belongs to, by a stable hash of what it is about.
 
     Args:
-        output: folder; `data/captioner` unless given.
-        settings: of the training.
-        progress: told what is being done.
+        concept: the caption, so that the same thing drawn in another style is in the same half.
     """
-    samples = load_samples(list_datasets("train"))
-    texts = [_ways_to_say(sample) for sample in samples]
-    tokenizer = Tokenizer(DecoderConfig(0, 0).context_length, restrict_vocab(way for ways in texts for way in ways))
-    views = training_views(LiteFeatures(VARIANT, MiniLM()), samples, progress=progress)
-    tokens = torch.stack([tokenizer(ways) for ways in texts])
-    data = DecoderData(views, tokens, special_tokens(tokenizer)[1])
-    config = DecoderConfig(IMAGE_WIDTH, tokenizer.vocab_size)
-    paths = []
-    for fold, index in enumerate(halves([sample.caption for sample in samples])):
-
-        def tell(epoch: int, loss: float, fold: int = fold) -> None:
-            progress(f"fold {fold}, epoch {epoch}: {loss:.3f} nats per token")
-
-        decoder = train_decoder(data.subset(index), config, settings, tell)
-        paths.append((output or data_root() / "captioner") / f"fold{fold}.safetensors")
-        _save(decoder, tokenizer, paths[-1])
-    return paths
+    return hashlib.sha256(concept_of(concept).encode()).digest()[0] % FOLDS
 
 
 def special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     """Start and end of text."""
     row = tokenizer([""])[0].tolist()
     return row[0], row[1]
-
-
-def _ways_to_say(sample: Sample) -> list[str]:
-    """The caption twice, and twice with a keyword: what the decoder learns to say."""
-    caption = sample.caption.rstrip(".")
-    words = [word for word in sample.meta.get("keywords", []) if word.lower() not in caption.lower()]
-    said = [f"{caption}, {word}" for word in words[:2]]
-    return [caption, caption, *said, caption, caption][:4]
-
-
-def _save(decoder: CaptionDecoder, tokenizer: Tokenizer, path: Path) -> None:
-    header = {"decoder": json.dumps(asdict(decoder.config)), "vocab": json.dumps(tokenizer.vocab)}
-    write_safetensors(to_int8(decoder.state_dict()), path, header)
 
 
 def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:

@@ -1,0 +1,1 @@
+"""Fitting and judging the local captioner, whose decoders are in `data/captioner`."""

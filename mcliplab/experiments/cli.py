@@ -1,0 +1,101 @@
+"""`mcliplib experiment list|run|show`: the experiments of the book, of many training runs each."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mcliplib.errors import UserError
+
+
+def register(commands: Any) -> None:
+    """Add `experiment` with its subcommands."""
+    parser = commands.add_parser("experiment", help="run the book's experiments: many trainings, resumable")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the experiments, and how far they are").set_defaults(run=run_list)
+    run = actions.add_parser("run", help="do the runs that have no result yet; stop and go on whenever you like")
+    run.add_argument("name", help="an experiment, or a .yaml file")
+    run.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for a result and a model of each run"
+    )
+    run.add_argument("--share", default="1/1", metavar="I/N", help="do every N-th run, from the I-th (default: all)")
+    run.add_argument("--variants", nargs="+", metavar="NAME", help="only these variants of the plan (default: all)")
+    run.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
+    run.add_argument("--record", action="store_true", help="write what there is to data/results at the end")
+    run.set_defaults(run=run_run)
+    show = actions.add_parser("show", help="scores of each variant over samples seen")
+    show.add_argument("name", help="an experiment, or a .yaml file")
+    show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
+    show.add_argument("--task", default="mean", help="one evaluation task (default: the mean over all)")
+    show.add_argument("--depth", type=int, choices=(1, 5), default=1, help="of top-k and recall (default: %(default)s)")
+    show.add_argument("--record", action="store_true", help="write what there is to data/results")
+    show.set_defaults(run=run_show)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """A line for each experiment."""
+    from mcliplab.experiments import gather, load_plan, plan_names
+
+    for name in plan_names():
+        plan = load_plan(name)
+        print(f"{name}: {len(gather(plan, None))} of {sum(1 for _ in plan.runs())} runs recorded. {plan.about}")
+    return 0
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """Do the runs that are not recorded; record them if wanted. A record to which nothing came stays as it was."""
+    from mcliplab.command import say_on_stderr, use_threads
+    from mcliplab.experiments import gather, load_plan, run_plan
+    from mcliplib import results
+
+    plan, share = load_plan(args.name), _share(args.share)
+    use_threads(args.threads)
+    run_plan(plan, args.output, share=share, variants=args.variants, progress=say_on_stderr)
+    if gather(plan, args.output) == gather(plan, None):
+        say_on_stderr(
+            f"nothing to add to the record in {results.folder()}; to repeat its runs, name another folder in "
+            "MCLIPLIB_RESULTS"
+        )
+    elif args.record:
+        _record(args)
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """A line for each variant and budget."""
+    from statistics import fmean
+
+    from mcliplab.experiments import efficiency, gather, load_plan
+    from mcliplab.experiments.curves import curves
+
+    plan = load_plan(args.name)
+    runs = gather(plan, args.output)
+    found = {variant: curves(runs, variant, args.depth) for variant in plan.variants}
+    if args.task not in (tasks := {task: None for one in found.values() for task in one}) and tasks:
+        raise UserError(f"no task {args.task!r}; there is {', '.join(tasks)}")
+    baseline = found[plan.baseline].get(args.task) if plan.baseline else None
+    for variant, by_task in found.items():
+        curve = by_task.get(args.task, {})
+        worth = {one.samples: one for one in efficiency(curve, baseline)} if baseline else {}
+        for samples, scores in curve.items():
+            line = f"{variant:16} {samples:>10,}  {fmean(scores):6.2%}  ({', '.join(f'{one:.2%}' for one in scores)})"
+            if (one := worth.get(samples)) and variant != plan.baseline:
+                line += f"  {one.times} times ({one.interval()})"
+            print(line)
+    if args.record:
+        _record(args)
+    return 0
+
+
+def _record(args: argparse.Namespace) -> None:
+    from mcliplab.experiments import load_plan
+    from mcliplab.experiments.runner import record_plan
+
+    command = f"mcliplib experiment run {args.name} --output runs/{args.name} --record"
+    print(f"recorded in {record_plan(load_plan(args.name), args.output, command)}")
+
+
+def _share(text: str) -> tuple[int, int]:
+    part, slash, of = text.partition("/")
+    if not (slash and part.isdigit() and of.isdigit() and 1 <= int(part) <= int(of)):
+        raise UserError(f"--share is I/N with I from 1 to N, as 1/2 and 2/2; got {text!r}")
+    return int(part) - 1, int(of)

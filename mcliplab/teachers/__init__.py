@@ -1,0 +1,1 @@
+"""Fitting and scoring the local teachers, whose heads are in `data/teachers`."""

@@ -1,0 +1,101 @@
+"""From the training sets to trained heads."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mcliplab.experiments.noise import with_wrong_captions
+from mcliplab.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
+from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
+from mcliplab.teachers.views import image_views
+from mcliplib.data import Sample, data_root, list_datasets, load_samples
+from mcliplib.errors import UserError
+from mcliplib.reinforce.params import AugmentSettings
+from mcliplib.reinforce.teachers.conse import LiteFeatures
+from mcliplib.reinforce.teachers.heads import save_heads
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
+from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
+
+VIEWS = 2
+AUGMENTATIONS = AugmentSettings(size=IMAGE_SIZE, crop_scale=(0.3, 1.0))
+SETTINGS = {
+    "lite0": HeadSettings(seed=0),
+    "lite2": HeadSettings(seed=1),
+}
+
+
+def head_data(
+    variant: str,
+    samples: Sequence[Sample],
+    text: MiniLM,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> HeadData:
+    """The frozen features that one variant's heads are trained on; the pictures' are kept in `cache`.
+
+    Args:
+        variant: "lite0" or "lite2".
+        samples: training pairs.
+        text: embeds their texts.
+        cache: folder; `.cache/teachers` in the data folder unless given.
+        progress: told what is being computed.
+    """
+    images = training_views(LiteFeatures(variant, text), samples, cache=cache, progress=progress)
+    captions = torch.tensor(caption_numbers(samples))
+    return HeadData(images, _texts(samples, text), torch.tensor(WEIGHTS), captions)
+
+
+def training_views(
+    features: LiteFeatures,
+    samples: Sequence[Sample],
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Float[Tensor, "views n 1664"]:
+    """What heads and captioner are trained on: the frozen features of each picture, plain and augmented."""
+    cache = cache or data_root() / ".cache" / "teachers"
+    return image_views(features, samples, AUGMENTATIONS, views=VIEWS, seed=0, cache=cache, progress=progress)
+
+
+def _texts(samples: Sequence[Sample], text: MiniLM) -> Tensor:
+    said = [way for sample in samples for way in ways_to_say(sample)]
+    index = {way: number for number, way in enumerate(dict.fromkeys(said))}
+    found = text(list(index))
+    return found[[index[way] for way in said]].clone().reshape(len(samples), len(WEIGHTS), WIDTH)
+
+
+def train_teachers(
+    output: Path | None = None, *, wrong_captions: float = 0.0, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Train the heads of every variant on all training sets and write one file each.
+
+    Args:
+        output: folder; `data/teachers` unless given.
+        wrong_captions: share of the pictures that have another one's caption and keywords, the same ones as in the
+            experiments; for teachers that know no more about the training pictures than their student.
+        progress: told what is being done.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the extra `teachers` is not installed, there is no data folder, or the shipped teachers would be
+            overwritten by ones of wrong captions.
+    """
+    if wrong_captions and output is None:
+        raise UserError("teachers of wrong captions need a folder of their own: name one with --output")
+    text = MiniLM()
+    samples = with_wrong_captions(load_samples(list_datasets("train")), wrong_captions)
+    noted = {"wrong_captions": str(wrong_captions)} if wrong_captions else {}
+    paths = []
+    for variant, settings in SETTINGS.items():
+        data = head_data(variant, samples, text, progress=progress)
+        heads = train_heads(data, settings, lambda epoch, loss: progress(f"epoch {epoch}: loss {loss:.3f}"))
+        path = (output or data_root() / "teachers") / f"{variant}.safetensors"
+        save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings), **noted})
+        paths.append(path)
+    return paths

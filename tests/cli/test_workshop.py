@@ -1,0 +1,86 @@
+"""The workshop's commands: there in a checkout; elsewhere one line says what they need."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mcliplib.cli import main
+
+ROOT = Path(__file__).parents[2]
+WORKSHOP = [
+    ["teachers", "score", "--suite", "mini"],
+    ["captioner", "train", "--output", "somewhere"],
+    ["experiment", "--help"],
+    ["experiment", "run", "efficiency", "--output", "runs", "--record"],
+    ["data", "build", "--output", "data"],
+    ["benchmark", "loader"],
+    ["benchmark", "reinforce", "--record", "name"],
+    ["benchmark", "train", "-h"],
+]
+
+
+@pytest.fixture
+def no_workshop(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("mcliplab.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mcliplab", None)
+
+
+@pytest.mark.parametrize("arguments", WORKSHOP, ids=" ".join)
+def test_without_a_checkout_one_line_says_what_is_needed(
+    arguments: list[str], no_workshop: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"mcliplib {arguments[0]}: ")
+    assert "checkout of the repository" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_rest_works_without_it(no_workshop: None) -> None:
+    assert main(["data", "list"]) == 0
+    for arguments in (["--help"], ["benchmark", "latency", "--help"]):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert exit.value.code == 0
+
+
+def test_a_broken_workshop_is_not_taken_for_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mcliplab.experiments.cli", raising=False)
+    monkeypatch.setitem(sys.modules, "mcliplab.experiments", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["experiment", "list"])
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's wheel, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "mcliplib", folder / "source/mcliplib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), "."]
+    subprocess.run(build, cwd=folder / "source", check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
+    assert {path.name.split("-")[0] for path in wheel.iterdir()} == {"mcliplib"}
+    assert (wheel / "mcliplib/py.typed").is_file()
+
+
+def test_the_package_works_from_its_wheel(wheel: Path, tmp_path: Path) -> None:
+    program = (
+        "import mcliplib, torch\n"
+        f"assert mcliplib.__file__.startswith({str(wheel)!r}), mcliplib.__file__\n"
+        "model = mcliplib.create_model('mobileclip_nano')\n"
+        "assert mcliplib.reparameterize(model).encode_image(torch.rand(1, 3, 64, 64)).shape[0] == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(wheel)}, check=True)
