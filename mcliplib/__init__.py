@@ -3,7 +3,7 @@
     import mcliplib
     model = mcliplib.create_model("mobileclip_s0")
     tokenizer, preprocess = mcliplib.get_tokenizer(model), mcliplib.get_preprocess(model)
-    fast = mcliplib.reparameterize(model)
+    fast = mcliplib.optimize_for_cpu(mcliplib.reparameterize(model))
 
 Names are imported when they are first used (PEP 562), so that `mcliplib doctor` starts on a machine where the rest
 does not import.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcliplib import data, evaluate, losses
     from mcliplib.checkpoints import load_checkpoint, load_model, save_checkpoint
     from mcliplib.factory import create_model, get_preprocess, get_tokenizer
+    from mcliplib.layers.cpu import optimize_for_cpu
     from mcliplib.model import MobileCLIP, ModelConfig
     from mcliplib.presets import list_models
     from mcliplib.reparam import reparameterize
@@ -41,6 +42,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "losses",
+    "optimize_for_cpu",
     "reparameterize",
     "restrict_vocab",
     "save_checkpoint",
@@ -50,6 +52,7 @@ _SUBMODULES = ("data", "evaluate", "latency", "losses", "reinforce", "results", 
 _HOMES = {
     "checkpoints": ("load_checkpoint", "load_model", "save_checkpoint"),
     "factory": ("create_model", "get_preprocess", "get_tokenizer"),
+    "layers.cpu": ("optimize_for_cpu",),
     "model": ("MobileCLIP", "ModelConfig"),
     "presets": ("list_models",),
     "reparam": ("reparameterize",),

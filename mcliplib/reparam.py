@@ -2,14 +2,11 @@
 
 import copy
 from collections.abc import Iterator
-from typing import TypeVar, cast
+from typing import TypeVar
 
-import torch
 from torch import nn
 
-from mcliplib.layers.depthwise import widen_depthwise
 from mcliplib.layers.fold import Foldable, require_eval
-from mcliplib.layers.pointwise import linearize_wide_pointwise
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -20,10 +17,7 @@ def reparameterize(model: Module) -> Module:
     Branches, BatchNorms, layer scales, the attention's scale and the LayerNorms' scales and shifts are folded into
     convolutions and linear layers; `model` is untouched. A folded model folds to an equal one.
 
-    The folded convolutions hold their weights channels-last, and so do the feature maps after the first of them: 1x1
-    convolutions are then plain matrix products. Depthwise convolutions with several outputs per channel are laid out
-    as `WideDepthwise`, 1x1 convolutions with many weights as `PointwiseLinear`. `mcliplib benchmark latency --tune`
-    finds what is faster still on a machine: bfloat16, and `torch.compile` with frozen weights.
+    What is left are plain layers, for any device and export. To run on a CPU, `optimize_for_cpu` makes them faster.
 
     Args:
         model: a model (or any tower or block) in eval mode.
@@ -33,11 +27,7 @@ def reparameterize(model: Module) -> Module:
     """
     require_eval(model)
     folded = {id(block): block.fuse() for block in _outermost_foldable(model)}
-    holder = nn.Sequential(copy.deepcopy(model, folded))  # with these in the blocks' places: no block is copied first
-    widen_depthwise(holder)
-    linearize_wide_pointwise(holder)
-    holder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return cast(Module, holder[0])
+    return copy.deepcopy(model, folded)  # with these in the blocks' places: no block is copied first
 
 
 def _outermost_foldable(module: nn.Module) -> Iterator[Foldable]:

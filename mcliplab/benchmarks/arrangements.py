@@ -216,14 +216,14 @@ def pytorch_attention() -> Iterator[None]:
     ) -> Float[Tensor, "b h m d"]:
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, scale=scale)
 
-    with mock.patch.object(import_module("mcliplib.layers.attend"), "_in_steps", kernel):
+    with mock.patch.object(import_module("mcliplib.layers.attention"), "_in_steps", kernel):
         yield
 
 
 @contextmanager
 def pytorch_depthwise() -> Iterator[None]:
     """Depthwise convolutions by PyTorch's kernels also where `layers.convolve` multiplies matrices."""
-    with mock.patch.object(import_module("mcliplib.layers.convolve"), "_is_small", return_value=False):
+    with mock.patch.object(import_module("mcliplib.layers.cpu"), "_is_small", return_value=False):
         yield
 
 

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mcliplib.layers.conv_bn import ConvBN
 from mcliplib.layers.fold import Affine, identity_kernel, pad_kernel, require_eval, then_batch_norm
-from mcliplib.layers.mobileone import MobileOneBlock
+from mcliplib.layers.mobileone import ConvBN, MobileOneBlock
 from mcliplib.layers.repmixer import RepMixer
 from mcliplib.viz.style import DIVERGING, PALETTE
 

@@ -22,6 +22,7 @@ from mcliplib.checkpoints.settings import config_from_json, config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
 from mcliplib.errors import UserError
 from mcliplib.hub import locate
+from mcliplib.layers.cpu import is_for_cpu, optimize_for_cpu
 from mcliplib.layers.fold import is_folded
 from mcliplib.model import MobileCLIP, ModelConfig, build
 from mcliplib.reparam import reparameterize
@@ -38,8 +39,8 @@ def save_checkpoint(
     """Write a model's weights; the file appears whole or not at all.
 
     Args:
-        model: a model in training form; with "safetensors" also in folded form. Of a wrapped one (torch.compile,
-            DataParallel, DistributedDataParallel, AveragedModel), the model inside is written.
+        model: a model in training form; with "safetensors" also folded, or optimized for CPUs. Of a wrapped one
+            (torch.compile, DataParallel, DistributedDataParallel, AveragedModel), the model inside is written.
         path: the file to write. A PyTorch file in the two foreign formats, unless its name ends in .safetensors.
         format: "safetensors" (with settings), "mobileclip" or "open_clip". The foreign ones do not hold the pixels'
             mean and standard deviation; open_clip takes OpenAI's for a local file unless it is told otherwise
@@ -56,8 +57,8 @@ def save_checkpoint(
     inner = unwrapped(model)
     path, weights, header = Path(path).expanduser(), plain_names(inner.state_dict()), dict(metadata or {})
     if format == "safetensors":
-        folded = json.dumps(is_folded(inner))
-        ours = {"format": formats.OURS, "config": config_to_json(inner.config), "folded": folded}
+        ours = {"format": formats.OURS, "config": config_to_json(inner.config)}
+        ours |= {"folded": json.dumps(is_folded(inner)), "for_cpu": json.dumps(is_for_cpu(inner))}
         return write_safetensors(weights, path, {**header, **ours})
     _check_format_holds(inner, inner.config, format)
     named = formats.to_format(weights, inner.config, format)
@@ -91,7 +92,7 @@ def load_checkpoint(model: _Model, path: str | Path) -> _Model:
 
 
 def load_model(path: str | Path, name: str | None = None, config: ModelConfig | None = None) -> MobileCLIP:
-    """The model that a file holds, in the form (training or folded) in which it was saved, in eval mode.
+    """The model that a file holds, in the form (training, folded, for CPUs) in which it was saved, in eval mode.
 
     Our files say what they hold; of a foreign one the model is told by the names and shapes of its weights.
 
@@ -139,7 +140,11 @@ def _fill(model: MobileCLIP, contents: Contents, path: Path) -> MobileCLIP:
 def _from_header(header: dict[str, str], path: Path) -> MobileCLIP:
     try:
         model = build(config_from_json(header["config"])).eval()
-        return reparameterize(model) if json.loads(header["folded"]) else model
+        if json.loads(header["folded"]):
+            model = reparameterize(model)
+            # A folded file that does not say so is of the time when every folded model was laid out for CPUs.
+            return optimize_for_cpu(model) if json.loads(header.get("for_cpu", "true")) else model
+        return model
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its settings cannot be read ({error!r}); save it with save_checkpoint") from error
 

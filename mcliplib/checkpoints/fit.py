@@ -9,6 +9,7 @@ from torch import Tensor
 from mcliplib.checkpoints.files import Contents
 from mcliplib.checkpoints.formats import FORMATS, as_computed, constants, places_of
 from mcliplib.checkpoints.settings import config_from_json
+from mcliplib.layers.cpu import is_for_cpu
 from mcliplib.layers.fold import is_folded
 from mcliplib.model import MobileCLIP, ModelConfig, build
 from mcliplib.presets import PRESETS
@@ -94,8 +95,11 @@ def identify(contents: Contents, format: str) -> ModelConfig | None:
 
 def _cause_in_our_file(model: MobileCLIP, header: dict[str, str]) -> str:
     saved, folded = config_from_json(header["config"]), header.get("folded") == "true"
+    for_cpu = folded and header.get("for_cpu", "true") == "true"
     if folded != is_folded(model):
         return f"the file is {'folded' if folded else 'not folded'}, the model is not alike (use load_model)"
+    if for_cpu != is_for_cpu(model):
+        return f"the file is {'' if for_cpu else 'not '}optimized for CPUs, the model is not alike (use load_model)"
     if saved.name != model.config.name:
         return f"it holds {saved.name}"
     return "it was saved with other settings (context length, vocabulary); use load_model"

@@ -117,12 +117,13 @@ def _roofline(
     """Print and note where the eager folded tower's time goes; the machine's limits."""
     from mcliplib.latency import machine, report, shares
     from mcliplib.latency.inputs import example_for, tower_of
+    from mcliplib.layers.cpu import optimize_for_cpu
     from mcliplib.reparam import reparameterize
     from mcliplib.threads import using_threads
 
     with using_threads(args.threads):
         limits = machine()
-        folded = reparameterize(tower_of(model, comparison.tower))
+        folded = optimize_for_cpu(reparameterize(tower_of(model, comparison.tower)))
         rows = shares(folded, example_for(model, comparison.tower, args.batch), limits)
     print(report.shares_table(rows, limits), flush=True)
     values["shares"] = report.share_values(rows)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mcliplib.errors import UserError
 from mcliplib.latency.timing import Measurement, Spread, measure
 from mcliplib.latency.ways import WAYS, Precision, Run, Way
+from mcliplib.layers.cpu import optimize_for_cpu
 from mcliplib.reparam import reparameterize
 from mcliplib.threads import using_threads
 
@@ -109,7 +110,7 @@ def prepare(
     """Every way, prepared for the folded tower and checked against the tower itself; see `tune` for the arguments."""
     with torch.inference_mode():
         expected = tower(example)
-    folded = reparameterize(tower)
+    folded = optimize_for_cpu(reparameterize(tower))
     candidates = []
     for way in ways:
         start = time.perf_counter()

@@ -1,15 +1,15 @@
-"""Multi-head self-attention, used by the image tower's last stage and by the text tower's transformer layers."""
+"""Attention: over the positions of the last stages, and in the transformer layers of the text towers and ViTs."""
 
+import copy
 from collections import OrderedDict
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mcliplib._vision import DropPath
-from mcliplib.layers.attend import attend
-from mcliplib.layers.conv_ffn import ConvFFN
+from mcliplib.layers.cpu import attention_in_steps
 from mcliplib.layers.fold import (
     Affine,
     affine,
@@ -19,9 +19,33 @@ from mcliplib.layers.fold import (
     plain_layer_norm,
     require_eval,
 )
-from mcliplib.layers.residual import LayerScale, Residual
+from mcliplib.layers.repmixer import ConvFFN, LayerScale, Residual
 
 Norm: TypeAlias = nn.BatchNorm2d | nn.LayerNorm
+
+
+def attend(
+    q: Float[Tensor, "b h m d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    *,
+    scale: float,
+    causal: bool = False,
+    seen: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "b h m d"]:
+    """Scaled dot-product attention.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        scale: multiplies the products of queries and keys.
+        causal: whether a query sees only itself and earlier keys.
+        seen: which keys each query sees, instead of `causal`.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+        return attention_in_steps(q, k, v, scale=scale, causal=causal, seen=seen)
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, scale=scale)
 
 
 class SelfAttention(nn.Module):
@@ -162,3 +186,71 @@ class AttentionBlock(nn.Module):
 def token_at(x: Float[Tensor, "b n c"], index: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
     """One token of each sample."""
     return x[torch.arange(x.shape[0], device=x.device), index]
+
+
+class TransformerLayer(nn.Module):
+    """x + attention(LN(x)), then x + FFN(LN(x)).
+
+    Args:
+        dim: width in and out.
+        head_dim: width of an attention head.
+        mlp_ratio: FFN's hidden width over `dim`.
+        causal: whether a token sees only itself and earlier tokens.
+        norm_eps: what LayerNorm adds to the variance.
+    """
+
+    folded = False
+
+    def __init__(
+        self, dim: int, *, head_dim: int, mlp_ratio: float, causal: bool = False, norm_eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attention = SelfAttention(dim, head_dim=head_dim, qkv_bias=True, causal=causal)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.fc1, self.act, self.fc2 = nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        x = x + self.attention(self.norm1(x))
+        return x + self.fc2(self.act(self.fc1(self.norm2(x))))
+
+    def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """The output at one token of each sample, `at`, without computing the others."""
+        x = token_at(x, at) + self.attention.read(self.norm1(x), at)
+        return x + self.fc2(self.act(self.fc1(self.norm2(x))))
+
+    def fuse(self) -> "TransformerLayer":
+        """The same with the norms' scales and shifts and the attention's scale folded into the weights."""
+        require_eval(self)
+        fused = copy.deepcopy(self)
+        fused.folded = True
+        fused.norm1, fused.norm2 = plain_layer_norm(self.norm1), plain_layer_norm(self.norm2)
+        fused.attention = self.attention.fuse(self.norm1)
+        fused.fc1 = as_linear(after_layer_norm(self.norm2, affine(self.fc1)))
+        return fused
+
+
+class NormProjection(nn.Module):
+    """proj(LN(x)).
+
+    Args:
+        dim: width in.
+        embed_dim: width out.
+        bias: whether the projection has a bias.
+        norm_eps: what LayerNorm adds to the variance.
+    """
+
+    def __init__(self, dim: int, embed_dim: int, *, bias: bool = False, norm_eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)  # PyTorch computes it in fp32 under autocast
+        self.proj = nn.Linear(dim, embed_dim, bias=bias)
+
+    def forward(self, x: Float[Tensor, "b c"]) -> Float[Tensor, "b embed"]:
+        return self.proj(self.norm(x))
+
+    def fuse(self) -> nn.Sequential:
+        """A LayerNorm that only normalises, then one linear layer that holds its scale and shift."""
+        require_eval(self)
+        proj = as_linear(after_layer_norm(self.norm, affine(self.proj)))
+        return nn.Sequential(OrderedDict(norm=plain_layer_norm(self.norm), proj=proj)).eval()

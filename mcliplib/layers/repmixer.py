@@ -1,15 +1,74 @@
-"""RepMixer (FastViT, section 3.2.1): token mixing without attention, one depthwise convolution at inference."""
+"""Token mixing without attention: RepMixer and ConvFFN, the block of both (FastViT, 2303.14189), and positions by
+convolution."""
 
 from collections import OrderedDict
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcliplib._vision import DropPath
-from mcliplib.layers.conv_ffn import ConvFFN
-from mcliplib.layers.fold import Affine, as_conv, identity_kernel, require_eval, then_batch_norm
-from mcliplib.layers.mobileone import MobileOneBlock
-from mcliplib.layers.residual import LayerScale, Residual
+from mcliplib.layers.cpu import convolve
+from mcliplib.layers.fold import Affine, affine, as_conv, identity_kernel, require_eval, then_batch_norm
+from mcliplib.layers.mobileone import ConvBN, MobileOneBlock
+
+
+class LayerScale(nn.Module):
+    """x times a learned scale per channel, on channel-first maps [B, C, H, W].
+
+    Starts small (1e-5 in MobileCLIP), so that a deep stack begins as the identity.
+    """
+
+    def __init__(self, channels: int, init: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), init))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x * self.gamma[:, None, None]
+
+
+class Residual(nn.Module):
+    """x + body(x): the plain form of a folded block."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ConvFFN(nn.Module):
+    """Depthwise convolution + BN, 1x1 expansion, GELU, 1x1 projection; no residual inside.
+
+    Args:
+        channels: channels in and out.
+        hidden: width after the expansion.
+        kernel_size: of the depthwise convolution: (7, 7) over images, (1, 11) along tokens.
+    """
+
+    def __init__(self, channels: int, hidden: int, kernel_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = ConvBN(channels, channels, kernel_size, groups=channels)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.act = nn.GELU()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.pointwise(self.conv(x))
+
+    def pointwise(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """What follows the convolution: each position by itself."""
+        return self.fc2(self.act(self.fc1(x)))
+
+    def fuse(self, layer_scale: LayerScale | None = None) -> nn.Sequential:
+        """Convolution (BN folded in), fc1, GELU, fc2 (a following layer scale folded in)."""
+        require_eval(self)
+        last = affine(self.fc2)
+        if layer_scale is not None:
+            last = last.scaled(layer_scale.gamma)
+        fc1, fc2 = as_conv(affine(self.fc1), like=self.fc1), as_conv(last, like=self.fc2)
+        return nn.Sequential(OrderedDict(conv=self.conv.fuse(), fc1=fc1, act=nn.GELU(), fc2=fc2)).eval()
 
 
 class RepMixer(nn.Module):
@@ -84,3 +143,26 @@ class RepMixerBlock(nn.Module):
         """One depthwise convolution, then a residual of four plain layers."""
         ffn = Residual(self.conv_ffn.fuse(self.layer_scale))
         return nn.Sequential(OrderedDict(token_mixer=self.token_mixer.fuse(), conv_ffn=ffn)).eval()
+
+
+class RepCPE(nn.Module):
+    """x + depthwise 7x7 convolution of x, before the attention stage.
+
+    Zero padding makes the borders look different: that is what tells the attention where a token stands.
+    """
+
+    def __init__(self, channels: int, kernel_size: tuple[int, int] = (7, 7)) -> None:
+        super().__init__()
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=padding, groups=channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + convolve(self.conv, x)
+
+    def fuse(self) -> nn.Conv2d:
+        """One depthwise convolution: the kernel plus the identity."""
+        require_eval(self)
+        kernel, bias = affine(self.conv)
+        size = (kernel.shape[2], kernel.shape[3])
+        identity = identity_kernel(self.conv.in_channels, self.conv.groups, size, like=kernel)
+        return as_conv(Affine(kernel + identity, bias), like=self.conv)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mcliplib.layers import attend as module
-from mcliplib.layers.attend import attend
+from mcliplib.layers import attention as module
+from mcliplib.layers.attention import attend
 
 
 @pytest.mark.parametrize("tokens", [7, 40])  # on either side of what counts as short
@@ -17,7 +17,8 @@ def test_outputs_and_gradients(tokens, mask, monkeypatch):
     seen |= torch.eye(tokens, dtype=torch.bool)
     options = {"scale": 0.7, "causal": mask == "causal", "seen": seen if mask == "seen" else None}
     steps = []
-    monkeypatch.setattr(module, "_in_steps", lambda *a, f=module._in_steps, **k: steps.append(1) or f(*a, **k))
+    in_steps = module.attention_in_steps
+    monkeypatch.setattr(module, "attention_in_steps", lambda *a, **k: steps.append(1) or in_steps(*a, **k))
     weights = torch.randn(3, 2, tokens, 8, generator=generator)
     with torch.autocast("cpu", torch.bfloat16):
         found = attend(*low, **options)

@@ -6,10 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import mcliplib
 from mcliplib import UserError
 from mcliplib.checkpoints import read_header
+from mcliplib.layers.cpu import is_for_cpu
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,33 @@ def test_pretrained_takes_the_files_settings(model, file):
     assert same(mcliplib.create_model("mobileclip_nano", pretrained=file), model)
 
 
-def test_folded_model_saves_and_loads_by_itself(model, tmp_path):
+@pytest.mark.parametrize("for_cpu", [False, True])
+def test_folded_model_saves_and_loads_by_itself(model, for_cpu, tmp_path):
     fast = mcliplib.reparameterize(model)
+    fast = mcliplib.optimize_for_cpu(fast) if for_cpu else fast
     mcliplib.save_checkpoint(fast, tmp_path / "fast.safetensors")
     loaded = mcliplib.load_model(tmp_path / "fast.safetensors")
     pixels = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded.encode_image(pixels), fast.encode_image(pixels))
+    assert is_for_cpu(loaded) == for_cpu
+
+
+def test_folded_file_of_an_earlier_version_still_loads(model, tmp_path):
+    """They were all laid out for CPUs, and did not say so."""
+    fast = mcliplib.optimize_for_cpu(mcliplib.reparameterize(model))
+    mcliplib.save_checkpoint(fast, tmp_path / "new.safetensors")
+    header = {name: text for name, text in read_header(tmp_path / "new.safetensors").items() if name != "for_cpu"}
+    save_file(load_file(tmp_path / "new.safetensors"), tmp_path / "old.safetensors", header)
+    pixels = torch.rand(1, 3, 64, 64)
+    loaded = mcliplib.load_model(tmp_path / "old.safetensors")
+    assert torch.equal(loaded.encode_image(pixels), fast.encode_image(pixels))
+
+
+def test_a_file_for_cpus_does_not_fit_a_plain_model(model, tmp_path):
+    fast = mcliplib.reparameterize(model)
+    mcliplib.save_checkpoint(mcliplib.optimize_for_cpu(fast), tmp_path / "fast.safetensors")
+    with pytest.raises(UserError, match="optimized for CPUs, the model is not alike"):
+        mcliplib.load_checkpoint(fast, tmp_path / "fast.safetensors")
 
 
 def test_folded_file_does_not_fit_a_training_model(model, vocab, tmp_path):
@@ -127,8 +150,6 @@ def test_a_pickle_is_never_opened(tmp_path):
 
 
 def test_safetensors_of_another_program(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="in no format that mcliplib knows"):
         mcliplib.load_model(tmp_path / "other.safetensors")

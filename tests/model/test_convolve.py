@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mcliplib.layers import convolve as module
-from mcliplib.layers.convolve import convolve, depthwise_products
+from mcliplib.layers import cpu as module
+from mcliplib.layers.cpu import convolve, depthwise_products
 
 
 def leaves(*shapes, seed=0):

@@ -9,6 +9,7 @@ from torch import nn
 
 import mcliplib
 from mcliplib.layers import LayerScale, MobileOneBlock, RepMixer
+from mcliplib.layers.cpu import is_for_cpu
 from mcliplib.model import build
 from mcliplib.presets import PRESETS
 from tests.conftest import randomize_
@@ -22,9 +23,10 @@ def model():
     return randomize_(mcliplib.create_model("mobileclip_nano"))
 
 
-@pytest.fixture(scope="module")
-def fast(model):
-    return mcliplib.reparameterize(model)
+@pytest.fixture(scope="module", params=["plain", "for CPUs"])
+def fast(model, request):
+    folded = mcliplib.reparameterize(model)
+    return folded if request.param == "plain" else mcliplib.optimize_for_cpu(folded)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,16 @@ def test_nothing_of_the_training_form_is_left(name):
     words = ("scale_branch", "skip", "gamma", "bn", "running", "drop")
     names = [name for name, _ in plain.named_modules()] + list(plain.state_dict())
     assert [name for name in names if any(word in name.split(".")[-1] for word in words)] == []
+
+
+def test_the_plain_form_is_for_any_device(model):
+    """Convolutions stay convolutions, in PyTorch's own layout: exports and GPUs want nothing else."""
+    folded = mcliplib.reparameterize(model)
+    assert not is_for_cpu(folded)
+    assert all(weight.is_contiguous() for weight in folded.state_dict().values())
+    before = {name: value.clone() for name, value in folded.state_dict().items()}
+    assert is_for_cpu(mcliplib.optimize_for_cpu(folded))
+    assert all(torch.equal(before[name], value) for name, value in folded.state_dict().items())
 
 
 def test_exact_in_double(model, inputs):

@@ -24,8 +24,7 @@ from mcliplib.layers import (
     TransformerLayer,
     patch_embed,
 )
-from mcliplib.layers.depthwise import WideDepthwise
-from mcliplib.layers.pointwise import WIDE, PointwiseLinear, linearize_wide_pointwise
+from mcliplib.layers.cpu import WIDE, PointwiseLinear, WideDepthwise, optimize_for_cpu
 from mcliplib.text_encoder import TextConfig, TokenRepMixer
 from tests.conftest import randomize_
 
@@ -140,8 +139,8 @@ def test_only_wide_1x1_convolutions_become_linear():
         nn.Conv2d(width, width, 1, padding=1),
         nn.Conv2d(width, width, 3, padding=1),
     )
-    linearize_wide_pointwise(layers)
-    assert [type(layer) for layer in layers] == [PointwiseLinear] + 5 * [nn.Conv2d]
+    assert [type(layer) for layer in optimize_for_cpu(layers)] == [PointwiseLinear] + 5 * [nn.Conv2d]
+    assert [type(layer) for layer in layers] == 6 * [nn.Conv2d]
 
 
 def test_causal_attention_sees_no_later_token():
