@@ -16,17 +16,15 @@ from mcliplib.checkpoints.formats import to_format
 from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
 from mcliplib.image_encoder import MCi, MCiConfig
-from mcliplib.latency.inputs import SEED, enliven
-from mcliplib.latency.peers import TIMM
+from mcliplib.latency.peers import SEED, TIMM, enliven
 from mcliplib.layers.attention import token_at
 from mcliplib.losses import averaged_distill_loss, distill_loss
 from mcliplib.model import MobileCLIP
 from mcliplib.optimization import adamw
-from mcliplib.reinforce.format import ReinforcedSample
+from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.text_encoder import TextEncoder
-from mcliplib.train.batches import as_pixels
+from mcliplib.train.batches import ReinforcedBatch, as_pixels, view_of
 from mcliplib.train.data import ReinforcedData
-from mcliplib.train.reinforced import ReinforcedBatch, view_of
 from mcliplib.train.step import LossOf
 
 TEACHER_SCALE = 100.0

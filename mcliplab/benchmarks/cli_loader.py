@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mcliplib.cli.checks import check_at_least
-from mcliplib.reinforce.embeddings import EmbeddingDType
+from mcliplib.reinforce.sample import EmbeddingDType
 from mcliplib.results import check_name
 
 _FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")

@@ -12,19 +12,16 @@ from pathlib import Path
 from mcliplab.benchmarks.pictures import web_jpeg
 from mcliplab.benchmarks.storage import unit_rows
 from mcliplib.data import Sample, read_shards, write_shard
-from mcliplib.data.raw import Members
-from mcliplib.data.reader import encoded_pairs, image_extension
+from mcliplib.data.reader import Members, encoded_pairs, image_extension
 from mcliplib.errors import UserError
 from mcliplib.latency.timing import Measurement, measure
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.embeddings import EmbeddingDType
-from mcliplib.reinforce.format import ReinforcedSample, to_members
-from mcliplib.reinforce.params import PAPER
+from mcliplib.reinforce.augment import PAPER
 from mcliplib.reinforce.reading import read_reinforced
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.sample import EmbeddingDType, ReinforcedSample, to_members
+from mcliplib.reinforce.store import generator_of
 from mcliplib.tokenizer import Tokenizer
-from mcliplib.train.batches import PairBatches
-from mcliplib.train.reinforced import ReinforcedBatches
+from mcliplib.train.batches import PairBatches, ReinforcedBatches
 from mcliplib.train.streaming import pair_stream, reinforced_stream
 
 TEACHER_DIMS = (768, 768)

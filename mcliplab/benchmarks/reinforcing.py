@@ -18,16 +18,14 @@ from torch import Tensor
 from mcliplab.benchmarks.pictures import web_jpeg
 from mcliplab.benchmarks.storage import DTYPES, Fidelity, example_sample, fidelity
 from mcliplib.data import decode_image
-from mcliplib.data.raw import Members
-from mcliplib.data.reader import encoded_pairs, image_extension
+from mcliplib.data.reader import Members, encoded_pairs, image_extension
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.latency.timing import Spread, measure, spread
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.embeddings import EmbeddingDType
-from mcliplib.reinforce.format import to_members
-from mcliplib.reinforce.protocols import Captioner, Teacher
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.sample import EmbeddingDType, to_members
+from mcliplib.reinforce.settings import Captioner, Teacher
+from mcliplib.reinforce.store import generator_of
 from mcliplib.threads import using_threads
 
 WEB_SIDE = 512  # pixels: web pictures are usually stored with no longer side than this

@@ -9,9 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.embeddings import MEMBER_OF, EmbeddingDType, Embeddings, pack, split_teachers, unpack
-from mcliplib.reinforce.format import ReinforcedSample, to_members
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.sample import (
+    MEMBER_OF,
+    EmbeddingDType,
+    Embeddings,
+    ReinforcedSample,
+    pack,
+    split_teachers,
+    to_members,
+    unpack,
+)
+from mcliplib.reinforce.store import generator_of
 
 DTYPES: tuple[EmbeddingDType, ...] = get_args(EmbeddingDType)
 SCALE = 100.0  # of the teachers' softmax, as in the loss

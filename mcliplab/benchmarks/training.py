@@ -21,12 +21,11 @@ from mcliplib.latency.timing import Measurement, measure
 from mcliplib.losses import clip_loss
 from mcliplib.model import MobileCLIP
 from mcliplib.precision import DType, computed
-from mcliplib.reinforce.protocols import Teacher
+from mcliplib.reinforce.settings import Teacher
 from mcliplib.threads import using_threads
 from mcliplib.tokenizer import restrict_vocab
-from mcliplib.train.batches import check_batch_size
+from mcliplib.train.batches import ReinforcedBatch, check_batch_size
 from mcliplib.train.data import ReinforcedData
-from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.step import LossOf, loss_for, train_step
 

@@ -12,9 +12,8 @@ from mcliplab.teachers.fit import training_views
 from mcliplib.checkpoints.files import write_safetensors
 from mcliplib.checkpoints.int8 import to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
-from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig
-from mcliplib.reinforce.captioners.trained import VARIANT, special_tokens
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, LiteFeatures
+from mcliplib.reinforce.captioners.decoder import VARIANT, CaptionDecoder, DecoderConfig, special_tokens
+from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, LiteFeatures
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer, restrict_vocab
 

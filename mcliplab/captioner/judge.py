@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mcliplib.data import Sample
 from mcliplib.evaluate.features import Encoder
-from mcliplib.reinforce.protocols import Captioner
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.settings import Captioner
+from mcliplib.reinforce.store import generator_of
 
 OTHERS = 99  # captions that a right one must beat
 

@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
-from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss
-from mcliplib.reinforce.captioners.trained import FOLDS, fold_of
+from mcliplib.reinforce.captioners.decoder import FOLDS, CaptionDecoder, DecoderConfig, caption_loss, fold_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mcliplib.data import Sample, concept_of, load_samples
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
-from mcliplib.reinforce.format import ReinforcedSample
+from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.train.data import PairData, ReinforcedData, load_reinforced
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import TrainResult

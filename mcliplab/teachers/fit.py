@@ -13,10 +13,9 @@ from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
 from mcliplab.teachers.views import image_views
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
-from mcliplib.reinforce.params import AugmentSettings
-from mcliplib.reinforce.teachers.conse import LiteFeatures
-from mcliplib.reinforce.teachers.heads import save_heads
-from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
+from mcliplib.reinforce.augment import AugmentSettings
+from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, save_heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mcliplab.teachers.ensemble import Ensemble
 from mcliplib.evaluate import evaluate_suite
-from mcliplib.evaluate.bootstrap import Score
 from mcliplib.evaluate.features import Encoder
+from mcliplib.evaluate.scores import Score
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.reinforce.teachers.specs import ENSEMBLE, LOCAL, make_teacher
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mcliplib.errors import UserError
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
-from mcliplib.reinforce.teachers.heads import Heads
+from mcliplib.reinforce.teachers.locked import Heads
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mcliplib.data import Sample
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.params import Augmentation, AugmentSettings
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, Frozen
+from mcliplib.reinforce.augment import Augmentation, AugmentSettings
+from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, Frozen
 
 _BATCH = 32
 

@@ -18,7 +18,7 @@ from torch import nn
 from mcliplib.checkpoints import formats
 from mcliplib.checkpoints.files import Contents, read, read_header, write_safetensors, write_torch
 from mcliplib.checkpoints.fit import find_faults, identify, likely_cause
-from mcliplib.checkpoints.settings import config_from_json, config_to_json
+from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
 from mcliplib.errors import UserError
 from mcliplib.hub import locate

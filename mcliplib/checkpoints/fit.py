@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from mcliplib.checkpoints.files import Contents
-from mcliplib.checkpoints.formats import FORMATS, as_computed, constants, places_of
-from mcliplib.checkpoints.settings import config_from_json
+from mcliplib.checkpoints.formats import FORMATS, as_computed, config_from_json, constants, places_of
 from mcliplib.layers.cpu import is_for_cpu
 from mcliplib.layers.fold import is_folded
 from mcliplib.model import MobileCLIP, ModelConfig, build

@@ -1,19 +1,215 @@
-"""The three formats: which models each can hold, and where each of our tensors stands in it."""
+"""How three formats name a model's weights: ours, the release's and open_clip's; and our files' settings as JSON."""
 
+import dataclasses
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from enum import Enum
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mcliplib.checkpoints import mobileclip_names, open_clip_names
 from mcliplib.checkpoints.files import OURS, Contents
-from mcliplib.checkpoints.naming import Place, Rule, places
 from mcliplib.image_encoder import MCiConfig
-from mcliplib.model import ModelConfig
+from mcliplib.model import ModelConfig, PixelConfig
+from mcliplib.text_encoder import TextConfig
 from mcliplib.vit import ViTConfig, released_stem, timm_stem
+
+
+def config_to_json(config: ModelConfig) -> str:
+    """The settings as a JSON object."""
+    return json.dumps(dataclasses.asdict(config))
+
+
+def config_from_json(text: str) -> ModelConfig:
+    """What `config_to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: the text is not such an object.
+    """
+    raw = json.loads(text)
+    image_config = ViTConfig if "patch_size" in raw["image"] else MCiConfig
+    return ModelConfig(
+        name=raw["name"],
+        embed_dim=raw["embed_dim"],
+        image=image_config(**_tuples(raw["image"])),
+        text=TextConfig(**raw["text"]),
+        vocab=None if raw["vocab"] is None else tuple(raw["vocab"]),
+        pixels=PixelConfig(**_tuples(raw["pixels"])),
+    )
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+
+
+class Layout(Enum):
+    """How a file stores one of our tensors."""
+
+    SAME = "same"
+    TRANSPOSED = "transposed"  # a projection as [in, out]
+    PER_CHANNEL = "per channel"  # a vector [C] as [C, 1, 1]
+    LEADING_ONE = "leading one"  # x as [1, ...]
+    LEADING_TWO = "leading two"  # x as [1, 1, ...]
+
+    def write(self, ours: Tensor) -> Tensor:
+        """The tensor as the file stores it."""
+        return _WRITERS[self](ours)
+
+    def read(self, stored: Tensor) -> Tensor:
+        """The inverse of `write`."""
+        return _READERS[self](stored)
+
+
+_WRITERS: dict[Layout, Callable[[Tensor], Tensor]] = {
+    Layout.SAME: lambda x: x,
+    Layout.TRANSPOSED: lambda x: x.T,
+    Layout.PER_CHANNEL: lambda x: x[:, None, None],
+    Layout.LEADING_ONE: lambda x: x[None],
+    Layout.LEADING_TWO: lambda x: x[None, None],
+}
+
+
+_READERS: dict[Layout, Callable[[Tensor], Tensor]] = {
+    Layout.SAME: lambda x: x,
+    Layout.TRANSPOSED: lambda x: x.T,
+    Layout.PER_CHANNEL: lambda x: x[:, 0, 0],
+    Layout.LEADING_ONE: lambda x: x[0],
+    Layout.LEADING_TWO: lambda x: x[0, 0],
+}
+
+
+class Rule(NamedTuple):
+    """One step from our name to the file's."""
+
+    pattern: str
+    replacement: str | Callable[[re.Match[str]], str]
+    layout: Layout = Layout.SAME
+
+
+class Place(NamedTuple):
+    """Where one of our tensors stands in a file, and how."""
+
+    name: str
+    layout: Layout
+
+
+def place(name: str, rules: Sequence[Rule]) -> Place:
+    """Where the rules put the tensor of this name."""
+    layout = Layout.SAME
+    for rule in rules:
+        name, count = re.subn(rule.pattern, rule.replacement, name)
+        if count and rule.layout is not Layout.SAME:
+            layout = rule.layout
+    return Place(name, layout)
+
+
+def places(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Place]:
+    """`place` of every name; no two may get the same one."""
+    found = {name: place(name, rules) for name in names}
+    assert len({there.name for there in found.values()}) == len(found)
+    return found
+
+
+def _network_index(match: re.Match[str]) -> str:
+    """All parts stand in one list: stage 0, down, stage 1, down, stage 2, down, positions, stage 3."""
+    stage, part = int(match[1]), match[2]
+    index = {"downsample": 2 * stage - 1, "position": 2 * stage, "blocks": 2 * stage + (stage == 3)}[part]
+    return f"image_encoder.model.network.{index}"
+
+
+MOBILECLIP_RULES = (
+    # image tower, MCi
+    Rule(r"^image_encoder\.stem\.(\d)\.(?=(conv|scale)\.(conv|bn)\.|skip\.)", r"image_encoder.model.patch_embed.\1."),
+    Rule(r"^image_encoder\.stages\.(\d)\.(downsample|position|blocks)", _network_index),
+    Rule(r"\.spatial\.large\.", ".proj.0.lkb_origin."),
+    Rule(r"\.spatial\.small\.", ".proj.0.small_conv."),
+    Rule(r"\.spatial\.se\.reduce\.", ".proj.0.se.fc1."),
+    Rule(r"\.spatial\.se\.expand\.", ".proj.0.se.fc2."),
+    Rule(r"\.pointwise\.", ".proj.1."),
+    Rule(r"(network\.6)\.conv\.", r"\1.pe."),
+    Rule(r"\.token_mixer\.attention\.", ".token_mixer."),
+    Rule(r"^image_encoder\.expand\.", "image_encoder.model.conv_exp."),
+    Rule(r"^image_encoder\.proj\.weight$", "image_encoder.model.head.proj", Layout.TRANSPOSED),
+    # image tower, ViT
+    Rule(r"^image_encoder\.stem\.([024])\.", lambda m: f"image_encoder.model.patch_emb.{int(m[1]) // 2}.block."),
+    Rule(r"(patch_emb\.\d\.block)\.bn\.", r"\1.norm."),
+    Rule(r"(patch_emb\.2\.block)\.", r"\1.conv."),
+    Rule(r"^image_encoder\.class_token$", "image_encoder.model.cls_token", Layout.LEADING_TWO),
+    Rule(r"^image_encoder\.positions$", "image_encoder.model.pos_embed.pos_embed.pos_embed", Layout.LEADING_TWO),
+    Rule(r"^image_encoder\.layers\.", "image_encoder.model.transformer."),
+    Rule(r"^image_encoder\.head\.norm\.", "image_encoder.model.post_transformer_norm."),
+    Rule(r"^image_encoder\.head\.proj\.weight$", "image_encoder.model.classifier.proj", Layout.TRANSPOSED),
+    # text tower
+    Rule(r"^text_encoder\.embedding\.", "text_encoder.embedding_layer."),
+    Rule(r"^text_encoder\.positions$", "text_encoder.positional_embedding.pos_embed.pos_embed", Layout.LEADING_TWO),
+    Rule(r"^text_encoder\.layers\.(\d+)\.(block\.)?", r"text_encoder.transformer.\1."),
+    Rule(r"^text_encoder\.head\.norm\.", "text_encoder.final_layer_norm."),
+    Rule(r"^text_encoder\.head\.proj\.weight$", "text_encoder.projection_layer", Layout.TRANSPOSED),
+    # transformer layers of either tower
+    Rule(r"(transformer\.\d+)\.norm1\.", r"\1.pre_norm_mha.0."),
+    Rule(r"(transformer\.\d+)\.attention\.qkv\.", r"\1.pre_norm_mha.1.qkv_proj."),
+    Rule(r"(transformer\.\d+)\.attention\.proj\.", r"\1.pre_norm_mha.1.out_proj."),
+    Rule(r"(transformer\.\d+)\.norm2\.", r"\1.pre_norm_ffn.0."),
+    Rule(r"(transformer\.\d+)\.fc1\.", r"\1.pre_norm_ffn.1."),
+    Rule(r"(transformer\.\d+)\.fc2\.", r"\1.pre_norm_ffn.4."),
+    # convolutional blocks of either tower
+    Rule(r"(patch_embed\.\d|\.mixer|proj\.1|conv_exp)\.conv\.", r"\1.rbr_conv.0."),
+    Rule(r"(patch_embed\.\d|\.mixer|conv_exp)\.scale\.", r"\1.rbr_scale."),
+    Rule(r"(patch_embed\.\d|\.mixer|proj\.1)\.skip\.", r"\1.rbr_skip."),
+    Rule(r"(token_mixer)\.norm\.", r"\1.norm.rbr_skip."),
+    Rule(r"\.conv_ffn\.", ".convffn."),
+    Rule(r"(layer_scale(_\d)?)\.gamma$", r"\1", Layout.PER_CHANNEL),
+)
+
+
+OPEN_CLIP_RULES = (
+    Rule(r"^image_encoder\.", "visual.trunk."),
+    # image tower, timm's FastVit
+    Rule(r"^visual\.trunk\.proj\.", "visual.trunk.head.fc."),
+    Rule(r"\.downsample\.spatial\.large\.", ".downsample.proj.0.large_conv."),
+    Rule(r"\.downsample\.spatial\.small\.", ".downsample.proj.0.small_conv."),
+    Rule(r"\.downsample\.spatial\.se\.", ".downsample.proj.0.se."),
+    Rule(r"\.downsample\.pointwise\.", ".downsample.proj.1."),
+    Rule(r"\.position\.conv\.", ".pos_emb.pos_enc."),
+    Rule(r"\.token_mixer\.attention\.", ".token_mixer."),
+    Rule(r"^visual\.trunk\.expand\.", "visual.trunk.final_conv."),
+    Rule(r"\.se\.reduce\.", ".se.fc1."),
+    Rule(r"\.se\.expand\.", ".se.fc2."),
+    Rule(r"(trunk\.stem\.\d|\.mixer|proj\.1|final_conv)\.conv\.(?=(conv|bn)\.)", r"\1.conv_kxk.0."),
+    Rule(r"(trunk\.stem\.\d|\.mixer|final_conv)\.scale\.", r"\1.conv_scale."),
+    Rule(r"(trunk\.stem\.\d|\.mixer|proj\.1)\.skip\.", r"\1.identity."),
+    Rule(r"\.token_mixer\.norm\.", ".token_mixer.norm.identity."),
+    Rule(r"\.conv_ffn\.", ".mlp."),
+    Rule(r"\.gamma$", ".gamma", Layout.PER_CHANNEL),
+    # image tower, timm's VisionTransformer
+    Rule(r"trunk\.stem\.0\.weight$", "trunk.patch_embed.proj.weight"),
+    Rule(
+        r"trunk\.stem\.([024])\.(?=(conv|bn|weight|bias)\b)", lambda m: f"trunk.patch_embed.backbone.{int(m[1]) // 2}."
+    ),
+    Rule(r"(backbone\.2)\.", r"\1.conv."),
+    Rule(r"trunk\.class_token$", "trunk.cls_token", Layout.LEADING_TWO),
+    Rule(r"trunk\.positions$", "trunk.pos_embed", Layout.LEADING_ONE),
+    Rule(r"trunk\.layers\.", "trunk.blocks."),
+    Rule(r"(trunk\.blocks\.\d+)\.attention\.", r"\1.attn."),
+    Rule(r"(trunk\.blocks\.\d+)\.(fc[12])\.", r"\1.mlp.\2."),
+    Rule(r"trunk\.head\.norm\.", "trunk.norm."),
+    Rule(r"trunk\.head\.proj\.", "trunk.head."),
+    # text tower
+    Rule(r"^text_encoder\.embedding\.", "text.token_embedding."),
+    Rule(r"^text_encoder\.positions$", "text.positional_embedding"),
+    Rule(r"^text_encoder\.head\.norm\.", "text.ln_final."),
+    Rule(r"^text_encoder\.head\.proj\.weight$", "text.text_projection", Layout.TRANSPOSED),
+    Rule(r"^text_encoder\.layers\.", "text.transformer.resblocks."),
+    Rule(r"(resblocks\.\d+)\.norm([12])\.", r"\1.ln_\2."),
+    Rule(r"(resblocks\.\d+)\.attention\.qkv\.", r"\1.attn.in_proj_"),
+    Rule(r"(resblocks\.\d+)\.attention\.proj\.", r"\1.attn.out_proj."),
+    Rule(r"(resblocks\.\d+)\.fc1\.", r"\1.mlp.c_fc."),
+    Rule(r"(resblocks\.\d+)\.fc2\.", r"\1.mlp.c_proj."),
+)
+
 
 BIAS = {True: "visual.trunk.head.bias", False: "visual.trunk.head.fc.bias"}  # by whether the image tower is a ViT
 
@@ -93,13 +289,13 @@ def _in_our_names(contents: Contents) -> bool:
 
 FORMATS = {
     "mobileclip": Format(
-        mobileclip_names.RULES,
+        MOBILECLIP_RULES,
         lambda contents: any(name.startswith("image_encoder.model.") for name in contents.tensors),
         _mobileclip_lacks,
         released_stem,
     ),
     "open_clip": Format(
-        open_clip_names.RULES,
+        OPEN_CLIP_RULES,
         lambda contents: any(name.startswith("visual.") for name in contents.tensors),
         _open_clip_lacks,
         timm_stem,

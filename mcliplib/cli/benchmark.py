@@ -50,7 +50,8 @@ def _register_latency(actions: Any) -> None:
 
 def run_latency(args: argparse.Namespace) -> int:
     """Measure, print one table for each tower, and record if wanted."""
-    from mcliplib.latency import WAYS, compare, report
+    from mcliplib.latency import WAYS, compare
+    from mcliplib.latency import comparison as report
 
     _check(args)
     start = time.perf_counter()
@@ -99,7 +100,7 @@ def _model(name: str) -> "MobileCLIP":
     import torch
 
     from mcliplib import create_model, list_models, load_model
-    from mcliplib.latency.inputs import SEED, enliven
+    from mcliplib.latency.peers import SEED, enliven
 
     if Path(name).suffix:
         return load_model(name)
@@ -115,8 +116,9 @@ def _roofline(
     args: argparse.Namespace, model: "MobileCLIP", comparison: "Comparison", values: dict[str, Any]
 ) -> dict[str, Any]:
     """Print and note where the eager folded tower's time goes; the machine's limits."""
-    from mcliplib.latency import machine, report, shares
-    from mcliplib.latency.inputs import example_for, tower_of
+    from mcliplib.latency import comparison as report
+    from mcliplib.latency import machine, shares
+    from mcliplib.latency.peers import example_for, tower_of
     from mcliplib.layers.cpu import optimize_for_cpu
     from mcliplib.reparam import reparameterize
     from mcliplib.threads import using_threads
@@ -132,8 +134,8 @@ def _roofline(
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
-    from mcliplib.latency.inputs import SEED
-    from mcliplib.latency.report import UNITS
+    from mcliplib.latency.comparison import UNITS
+    from mcliplib.latency.peers import SEED
 
     unit = {name: UNITS["machine"] if name == "machine" else UNITS["tower"] for name in values}
     return results.record(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
-from mcliplib.reinforce.embeddings import EmbeddingDType
+from mcliplib.reinforce.sample import EmbeddingDType
 
 
 def register(commands: Any) -> None:

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.embeddings import EmbeddingDType
+from mcliplib.reinforce.sample import EmbeddingDType
 
 if TYPE_CHECKING:
     from mcliplib.reinforce import Captioner, ReinforceSettings, RunResult

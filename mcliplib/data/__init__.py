@@ -1,8 +1,7 @@
 """Image-caption data: the sets in `data/`, and reading WebDataset shards, good and bad ones."""
 
-from mcliplib.data.reader import read_shards
+from mcliplib.data.reader import ReadReport, Skip, read_shards
 from mcliplib.data.registry import data_root, get_card, list_datasets, load_samples, shard_paths
-from mcliplib.data.report import ReadReport, Skip
 from mcliplib.data.sample import Sample, concept_of, decode_image
 from mcliplib.data.shards import write_shard
 

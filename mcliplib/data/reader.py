@@ -1,20 +1,137 @@
-"""From shards to samples. Bad samples are skipped and counted by reason; too many of them are an error."""
+"""Reading shards: samples in order, and a report of what was left out."""
 
 import json
 import os
+import tarfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.report import ReadReport, Skip
+from webdataset.tariterators import base_plus_ext, tar_file_iterator
+
 from mcliplib.data.sample import MAX_PIXELS, GiantImageError, Sample, decode_image
+from mcliplib.data.shards import WatchedStream
 from mcliplib.errors import UserError
 
+_ENOUGH_TO_JUDGE = 100  # samples met before the share of skipped ones can end a pass early
+Members = dict[str, bytes]  # extension in lower case, without the first dot -> content
 IMAGE_EXTENSIONS = ("webp", "jpg", "jpeg", "png")
-
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One sample that was left out: where it stood and why."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+@dataclass
+class ReadReport:
+    """Counts of one pass over shards; give it to `read_shards` and read it afterwards.
+
+    A sample is skipped for one of: ``corrupt image``, ``giant image``, ``missing image``, ``missing caption``,
+    ``bad metadata``. A shard that ends too early is in ``broken_shards``; its readable samples count as read.
+    """
+
+    read: int = 0
+    skipped: list[Skip] = field(default_factory=list)
+    broken_shards: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many samples were skipped for each reason."""
+        return Counter(skip.reason for skip in self.skipped)
+
+    @property
+    def skipped_share(self) -> float:
+        """Skipped samples as a share of all samples met, 0 to 1."""
+        met = self.read + len(self.skipped)
+        return len(self.skipped) / met if met else 0.0
+
+    def skip(self, skip: Skip, max_skipped: float) -> None:
+        """Note a sample that was left out.
+
+        Raises:
+            UserError: as `check_share`, once enough samples were met to judge.
+        """
+        self.skipped.append(skip)
+        if self.read + len(self.skipped) >= _ENOUGH_TO_JUDGE:
+            self.check_share(max_skipped)
+
+    def check_share(self, max_skipped: float) -> None:
+        """Refuse a pass that left out too much.
+
+        Raises:
+            UserError: more than this share (0 to 1) was skipped.
+        """
+        if self.skipped_share > max_skipped:
+            raise UserError(
+                f"{self.skipped_share:.0%} of the samples cannot be used, more than the {max_skipped:.0%} allowed: "
+                f"{self}. Repair the shards, or raise max_skipped if that is acceptable"
+            )
+
+    def __str__(self) -> str:
+        parts = [f"{self.read:,} samples read"]
+        for reason, count in sorted(self.reasons.items()):
+            first = next(skip for skip in self.skipped if skip.reason == reason)
+            parts.append(f"{count} skipped: {reason} (first: {first.key} in {first.shard})")
+        parts += [f"{shard} is broken: {why}" for shard, why in self.broken_shards.items()]
+        return "; ".join(parts)
+
+
+def raw_samples(path: str, broken: dict[str, str], *, name: str | None = None) -> Iterator[tuple[str, Members]]:
+    """Key and members of each sample, in the shard's order, on webdataset's own tar iterator.
+
+    A member that is there already begins another sample of the same key (webdataset's own grouping ends a shard there
+    with an exception).
+
+    Args:
+        path: a `.tar` or `.tar.gz`.
+        broken: told why the shard ends too early, where it does, before the sample that it breaks off in is given.
+        name: of the shard, in `broken` and in messages; the path unless given.
+
+    Raises:
+        UserError: the file is no tar archive.
+    """
+    stream = WatchedStream(path)
+    try:
+        key, members = "", Members()
+        for file_name, content in _files(stream, name or path, broken):
+            base, extension = base_plus_ext(file_name)
+            if base is None:
+                continue
+            extension = extension.lower()
+            if members and (base != key or extension in members):
+                yield key, members
+                members = Members()
+            key = base
+            members[extension] = content
+        if members:
+            yield key, members
+    finally:
+        stream.close()
+
+
+def _files(stream: WatchedStream, name: str, broken: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file; a break ends the iteration and is noted."""
+    met = 0
+    try:
+        for member in tar_file_iterator(stream):
+            met += 1
+            yield member["fname"], member["data"]
+    except (tarfile.TarError, ValueError) as error:
+        stream.broken = stream.broken or f"the archive breaks off ({str(error).splitlines()[0]})"
+    stream.check_end()
+    if stream.broken:
+        broken[name] = stream.broken
+        if not met:
+            raise UserError(f"{name} is not a readable tar shard ({stream.broken}): fetch or build it again")
 
 
 def image_extension(members: Mapping[str, Any]) -> str | None:

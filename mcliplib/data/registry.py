@@ -8,8 +8,7 @@ from typing import Any
 
 from webdataset.shardlists import expand_urls
 
-from mcliplib.data.reader import read_shards
-from mcliplib.data.report import ReadReport
+from mcliplib.data.reader import ReadReport, read_shards
 from mcliplib.data.sample import Sample
 from mcliplib.errors import UserError
 

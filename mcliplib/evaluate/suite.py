@@ -11,10 +11,17 @@ from torch import Tensor
 from mcliplib.data import Sample, get_card, list_datasets, load_samples, shard_paths
 from mcliplib.data.reader import encoded_pairs
 from mcliplib.errors import UserError
-from mcliplib.evaluate.bootstrap import Score
 from mcliplib.evaluate.features import Encoder, ModelEncoder
-from mcliplib.evaluate.retrieval import Retrieval, retrieval
-from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, ZeroShot, class_features, zero_shot
+from mcliplib.evaluate.scores import (
+    DRAWING_TEMPLATES,
+    PHOTO_TEMPLATES,
+    Retrieval,
+    Score,
+    ZeroShot,
+    class_features,
+    retrieval,
+    zero_shot,
+)
 from mcliplib.model import MobileCLIP
 
 SUITES = ("mini",)

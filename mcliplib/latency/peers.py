@@ -1,8 +1,4 @@
-"""The towers that other packages offer for the same models, in the fastest form that those document.
-
-timm has the image towers; its documented inference form is `reparameterize_model`, eager. open_clip has the text
-towers of 12 layers, eager; its image towers are timm's. Weights are random: they do not change the time.
-"""
+"""Other packages' towers, and the inputs that all are timed on."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mcliplib.errors import UserError
-from mcliplib.latency.ways import Run
+from mcliplib.latency.tuning import Run
+from mcliplib.layers import LayerScale
+from mcliplib.model import MobileCLIP
 from mcliplib.presets import get_config
 
 TowerKind = Literal["image", "text"]
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ TIMM = Peer(
     },
     timm_image,
 )
+
+
 OPEN_CLIP = Peer(
     "open_clip",
     "text",
@@ -87,6 +88,8 @@ OPEN_CLIP = Peer(
     },
     open_clip_text,
 )
+
+
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (TIMM, OPEN_CLIP)}
 
 
@@ -128,3 +131,41 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def enliven(model: nn.Module, seed: int = SEED) -> None:
+    """Give fresh weights the statistics of trained ones, in place.
+
+    A new model's layer scales are nearly zero and its BatchNorms the identity: most of it does not reach the
+    features, and any precision would look faithful.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                assert part.running_mean is not None
+                assert part.running_var is not None
+                part.running_mean.uniform_(-0.5, 0.5, generator=generator)
+                part.running_var.uniform_(0.5, 2.0, generator=generator)
+            if isinstance(part, LayerScale):
+                part.gamma.uniform_(-1.0, 1.0, generator=generator)
+
+
+def tower_of(model: MobileCLIP, kind: TowerKind) -> nn.Module:
+    """The image or the text tower."""
+    return model.image_encoder if kind == "image" else model.text_encoder
+
+
+def example_for(model: MobileCLIP, kind: TowerKind, batch: int = 1, seed: int = SEED) -> Tensor:
+    """Random pixels [batch, 3, size, size] in [0, 1], or random token ids [batch, context_length].
+
+    The end-of-text token, the largest id, stands where a short caption has it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "image":
+        size = model.config.image.image_size
+        return torch.rand(batch, 3, size, size, generator=generator)
+    text = model.config.text
+    tokens = torch.randint(text.vocab_size - 1, (batch, text.context_length), generator=generator)
+    tokens[:, text.context_length // 7] = text.vocab_size - 1
+    return tokens

@@ -30,7 +30,7 @@ def convolve(conv: nn.Conv2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o
         # memory (oneDNN, issue 6035).
         return nn.functional.conv2d(_every(conv.stride, x), conv.weight, conv.bias)
     if not conv.training or conv.groups == 1 or torch.is_inference_mode_enabled():
-        return conv(x)  # without gradient, training must give the same numbers: `train.cached` encodes twice
+        return conv(x)  # without gradient, training must give the same numbers: `backward_in_parts` encodes twice
     with torch.autocast("cpu", enabled=False):  # a depthwise convolution's bf16 backward is up to ten times slower
         x = x.to(conv.weight.dtype)
         if _is_small(conv, x) and not isinstance(conv.padding, str):

@@ -1,13 +1,11 @@
 """Dataset reinforcement (DataCompDR, 2311.17049): augmentations, captions and teachers' embeddings, made once."""
 
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.embeddings import Embeddings, split_teachers
-from mcliplib.reinforce.format import ReinforcedSample, from_members, to_members
-from mcliplib.reinforce.params import Augmentation, AugmentSettings
-from mcliplib.reinforce.protocols import Captioner, Teacher
+from mcliplib.reinforce.augment import Augmentation, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
-from mcliplib.reinforce.run_settings import ReinforceSettings
 from mcliplib.reinforce.runner import RunResult, run
+from mcliplib.reinforce.sample import Embeddings, ReinforcedSample, from_members, split_teachers, to_members
+from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.teachers import make_teacher
 
 __all__ = [

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from mcliplib.errors import UserError
 from mcliplib.reinforce import manifest
-from mcliplib.reinforce.embeddings import EmbeddingDType
-from mcliplib.reinforce.format import ReinforcedSample, to_members
-from mcliplib.reinforce.params import AugmentSettings
+from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
+from mcliplib.reinforce.sample import EmbeddingDType, ReinforcedSample, to_members
 from mcliplib.reinforce.store import Store
 
 

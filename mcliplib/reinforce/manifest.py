@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.params import AugmentSettings
-from mcliplib.reinforce.protocols import Captioner, Teacher
-from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.augment import AugmentSettings
+from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.store import Store
-from mcliplib.reinforce.survey import Task
-from mcliplib.reinforce.work import ShardDone
+from mcliplib.reinforce.work import ShardDone, Task
 
 MANIFEST = "manifest.json"
 RECORDS = ".records"

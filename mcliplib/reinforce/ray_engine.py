@@ -11,8 +11,7 @@ from typing import Any
 
 from mcliplib.errors import UserError
 from mcliplib.reinforce.store import Store
-from mcliplib.reinforce.survey import Task
-from mcliplib.reinforce.work import ShardDone, ShardWorker
+from mcliplib.reinforce.work import ShardDone, ShardWorker, Task
 
 _TRIES = 3  # times that a shard may lose its actor before the shard is suspected
 

@@ -9,12 +9,10 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 
-from mcliplib.data.raw import Members, raw_samples
-from mcliplib.data.reader import Paths, existing, image_extension
-from mcliplib.data.report import ReadReport, Skip
+from mcliplib.data.reader import Members, Paths, ReadReport, Skip, existing, image_extension, raw_samples
 from mcliplib.errors import UserError
-from mcliplib.reinforce.format import ReinforcedSample, from_members
-from mcliplib.reinforce.params import PAPER, AugmentSettings
+from mcliplib.reinforce.augment import PAPER, AugmentSettings
+from mcliplib.reinforce.sample import ReinforcedSample, from_members
 
 _CURE = "make it with `mcliplib reinforce`"
 

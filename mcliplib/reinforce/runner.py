@@ -14,7 +14,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
@@ -22,18 +22,23 @@ from tqdm import tqdm
 
 from mcliplib.errors import UserError
 from mcliplib.reinforce import manifest
-from mcliplib.reinforce.local_engine import run_local
-from mcliplib.reinforce.protocols import Captioner, Teacher
 from mcliplib.reinforce.ray_engine import run_ray
-from mcliplib.reinforce.run_settings import ReinforceSettings
+from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.sources import Input, find_sources
 from mcliplib.reinforce.store import Store
-from mcliplib.reinforce.survey import Task, survey
-from mcliplib.reinforce.work import STAGES, ShardDone, ShardWorker
+from mcliplib.reinforce.work import STAGES, ShardDone, ShardWorker, Task, survey
 from mcliplib.threads import usable_cores
 
 Engine = Literal["local", "ray"]
 Records = dict[int, dict[str, Any]]
+
+
+def run_local(
+    tasks: Sequence[Task], worker: ShardWorker, store: Store, advance: Callable[[int], object]
+) -> Generator[tuple[Task, ShardDone], None, None]:
+    """Each task with what became of it, as soon as its shard is written."""
+    for task in tasks:
+        yield task, worker.run(task, store, advance)
 
 
 @dataclasses.dataclass(frozen=True)

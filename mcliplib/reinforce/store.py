@@ -1,4 +1,4 @@
-"""The output folder, on this machine or anywhere that fsspec writes to; each file appears whole or not at all."""
+"""Where a run keeps its shards; and its random numbers, which depend on names alone."""
 
 import contextlib
 import hashlib
@@ -10,12 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
+from torch import Generator
 
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.reinforce.sources import open_fs
 
 _UNFINISHED = ".unfinished-"
+
+
+def generator_of(purpose: str, seed: int, key: str) -> Generator:
+    """A generator on the CPU for one use of one sample.
+
+    Args:
+        purpose: what is drawn; two purposes do not share their draws.
+        seed: of the run.
+        key: the sample's.
+    """
+    digest = hashlib.sha256(f"{purpose}/{seed}/{key}".encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class Written(NamedTuple):

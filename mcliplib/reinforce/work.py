@@ -1,9 +1,7 @@
-"""One shard: decode, augment in threads, ask the captioner and the teachers in batches, write.
+"""The work on one shard, and the survey that divides an input into shards."""
 
-Batches are consecutive samples of the shard, so that the floats do not depend on how many threads there are or on which
-shards were done before.
-"""
-
+import hashlib
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,21 +13,100 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mcliplib.data.report import Skip
+from mcliplib.data.reader import Skip
 from mcliplib.data.sample import GiantImageError, decode_image
 from mcliplib.errors import UserError
 from mcliplib.reinforce import augment
-from mcliplib.reinforce.format import ReinforcedSample, to_members
-from mcliplib.reinforce.params import Augmentation
-from mcliplib.reinforce.protocols import Captioner, Teacher
-from mcliplib.reinforce.run_settings import ReinforceSettings
-from mcliplib.reinforce.seeds import generator_of
-from mcliplib.reinforce.sources import RawSample
-from mcliplib.reinforce.store import Store, Written
-from mcliplib.reinforce.survey import Task
+from mcliplib.reinforce.augment import Augmentation
+from mcliplib.reinforce.sample import ReinforcedSample, to_members
+from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
+from mcliplib.reinforce.sources import RawSample, Source
+from mcliplib.reinforce.store import Store, Written, generator_of
 from mcliplib.threads import using_threads
 
+
+@dataclass(frozen=True)
+class Task:
+    """The work on one source.
+
+    Attributes:
+        index: of the output shard.
+        source: where its samples are.
+        count: samples there, faulty ones too.
+        skips: position of each sample that is left out unseen -> its key and the reason.
+        fingerprint: SHA-256 of all samples of the source, in hexadecimal.
+        broken: why the source ends too early; empty where it does not.
+    """
+
+    index: int
+    source: Source
+    count: int
+    skips: dict[int, Skip]
+    fingerprint: str
+    broken: str = ""
+
+    @property
+    def file(self) -> str:
+        """Name of the output shard."""
+        return f"shard-{self.index:06d}.tar"
+
+
+def survey(sources: Sequence[Source], advance: Callable[[int], object] = lambda count: None) -> list[Task]:
+    """Read the input once; a task for each source.
+
+    A sample is left out as `duplicate key` or `duplicate sample` (the same image bytes and caption) if an earlier one
+    without a fault of reading has taken its place, even where that one's image proves corrupt later on. This takes
+    about 200 bytes of memory a sample.
+
+    Args:
+        sources: in the order of the output.
+        advance: called with a number of samples read, now and then.
+
+    Raises:
+        UserError: a source cannot be read, or there are no samples at all.
+    """
+    keys: set[str] = set()
+    contents: set[bytes] = set()
+    tasks = []
+    for index, source in enumerate(sources):
+        skips: dict[int, Skip] = {}
+        broken: dict[str, str] = {}
+        digest = hashlib.sha256()
+        count = 0
+        for position, sample in enumerate(source.read(broken)):
+            image = hashlib.sha256(sample.image).digest()
+            digest.update(_description(sample, image))
+            if reason := sample.fault or _repeated(sample, image, keys, contents):
+                skips[position] = Skip(source.name, sample.key, reason)
+            count += 1
+            advance(1)
+        tasks.append(Task(index, source, count, skips, digest.hexdigest(), broken.get(source.name, "")))
+    if not any(task.count for task in tasks):
+        raise UserError("the input holds no samples")
+    return tasks
+
+
+def _repeated(sample: RawSample, image: bytes, keys: set[str], contents: set[bytes]) -> str:
+    """Why the sample is one too many, or nothing, and then it takes its place."""
+    content = hashlib.sha256(image + sample.caption.encode(errors="replace")).digest()[:16]
+    if sample.key in keys:
+        return "duplicate key"
+    if content in contents:
+        return "duplicate sample"
+    keys.add(sample.key)
+    contents.add(content)
+    return ""
+
+
+def _description(sample: RawSample, image: bytes) -> bytes:
+    """All that the output depends on, in an unambiguous form."""
+    parts = [sample.key, image.hex(), sample.image_extension, sample.caption, sample.url, sample.uid, sample.fault]
+    return json.dumps([*parts, sample.meta], sort_keys=True, default=str).encode() + b"\n"
+
+
 STAGES = ("wait", "captioner", "teachers", "write")
+
+
 _AHEAD = 2  # groups of samples that are augmented while the teachers look at one
 
 

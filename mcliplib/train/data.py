@@ -12,13 +12,12 @@ from torch import Tensor
 
 from mcliplib.data import Sample, load_samples, shard_paths
 from mcliplib.errors import UserError
-from mcliplib.reinforce.format import ReinforcedSample
+from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.manifest import made_with, read_finished
-from mcliplib.reinforce.params import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
+from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.tokenizer import Tokenizer
-from mcliplib.train.batches import Batch, PairBatches
-from mcliplib.train.reinforced import ReinforcedBatch, ReinforcedBatches, Views
+from mcliplib.train.batches import Batch, PairBatches, ReinforcedBatch, ReinforcedBatches, Views
 from mcliplib.train.settings import TrainSettings
 
 MakeBatch = Callable[[int], Batch | ReinforcedBatch]  # of a step

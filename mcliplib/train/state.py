@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from mcliplib.checkpoints.settings import config_to_json
+from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.errors import UserError
 from mcliplib.model import MobileCLIP
 from mcliplib.train.settings import TrainSettings

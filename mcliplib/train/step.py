@@ -1,21 +1,23 @@
-"""One step of training: a batch's features, the loss of all of them, and a move against its gradient."""
+"""One training step: forward, loss, backward, clipping, update; and the same for a batch that memory does not hold."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mcliplib.errors import UserError
 from mcliplib.losses import clip_loss, multi_positive_loss, reinforced_loss
 from mcliplib.model import MobileCLIP
 from mcliplib.precision import DType, computed
-from mcliplib.train.batches import Batch
-from mcliplib.train.cached import backward
+from mcliplib.train.batches import Batch, ReinforcedBatch
 from mcliplib.train.data import PairData, ReinforcedData
 from mcliplib.train.distributed import average_, gather, part_of, rank
-from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 
+Encode = Callable[[int], Sequence[Tensor]]  # of a part's number: its features, [b, ...] each
+LossOfAll = Callable[[Sequence[Tensor]], Tensor]
 LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of features, inverse temperature, answers
 
 
@@ -53,13 +55,66 @@ def train_step(
         return loss_of(gather(features), model.scale, gather(answers_of(batch, settings)))
 
     optimizer.zero_grad(set_to_none=True)
-    loss = backward(model, encode, settings.accumulate, loss_of_all)
-    average_(model)
+    if settings.accumulate == 1:
+        features = encode(0)
+        loss = loss_of_all(features)
+        loss.backward()
+    else:
+        loss = backward_in_parts(model, encode, settings.accumulate, loss_of_all)
+    average_(model)  # the gradients, over the processes
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     if not (torch.isfinite(loss) and torch.isfinite(norm)):  # the same in all processes: all of them stop
         raise DivergedError(f"loss {loss.item()}, gradient norm {norm.item()} at step {step}: the run has diverged")
     optimizer.step()
     return loss.item()
+
+
+def backward_in_parts(model: nn.Module, encode: Encode, parts: int, loss_of: LossOfAll) -> Tensor:
+    """Add the gradients of a loss over all parts together, for a batch that does not fit in memory at once.
+
+    Ordinary gradient accumulation would contrast each part with itself only. As in GradCache (2101.06983), the loss
+    needs only the features of all rows, which are small: encode every part without keeping activations, take the loss's
+    gradient with respect to the features, then encode each part again and continue the backward pass from there.
+
+    Exact where a row's features do not depend on the rows beside it. In training, with BatchNorm they do: it normalises
+    with the statistics of each part, as it would in as many processes; its running statistics move once per part.
+
+    Args:
+        model: whose parameters `encode` and `loss_of` may use.
+        encode: the features of one part; the same ones (random numbers included) each time it is asked.
+        parts: how many there are.
+        loss_of: the loss of the features of all parts, in the parts' order.
+
+    Returns:
+        The loss, detached.
+    """
+    with torch.no_grad(), _statistics_kept(model):
+        cached = [encode(part) for part in range(parts)]
+    leaves = [torch.cat(column).requires_grad_() for column in zip(*cached, strict=True)]
+    loss = loss_of(leaves)
+    loss.backward()
+    sizes = [len(features[0]) for features in cached]
+    gradients = zip(*(_gradient(leaf).split(sizes) for leaf in leaves), strict=True)
+    for part, of_part in enumerate(gradients):
+        torch.autograd.backward(encode(part), of_part)
+    return loss.detach()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+@contextlib.contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises as in training, but its running statistics stay: each part is encoded twice."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def loss_for(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:

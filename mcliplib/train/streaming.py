@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader
 from mcliplib.data import Sample, read_shards
 from mcliplib.data.reader import Paths, existing
 from mcliplib.errors import UserError
-from mcliplib.reinforce.format import ReinforcedSample
-from mcliplib.reinforce.params import PAPER, AugmentSettings
+from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
+from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.tokenizer import Tokenizer
-from mcliplib.train.batches import Batch, as_pixels, crop_of
-from mcliplib.train.reinforced import ReinforcedBatch, view_of
+from mcliplib.train.batches import Batch, ReinforcedBatch, as_pixels, crop_of, view_of
 
 Read = Callable[[str], Iterable[Any]]  # shard -> samples
 Example = tuple[Any, ...]

@@ -1,13 +1,20 @@
-"""The training loop."""
+"""The training loop, resumable to the byte."""
 
+import copy
 import logging
 import math
+import os
 import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+from torch import nn
 
 from mcliplib.checkpoints import save_checkpoint
 from mcliplib.data import Sample
@@ -15,20 +22,82 @@ from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
 from mcliplib.model import MobileCLIP
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
+from mcliplib.threads import usable_cores
 from mcliplib.tokenizer import restrict_vocab
-from mcliplib.train import ema
-from mcliplib.train.ahead import made_ahead, threads_for
-from mcliplib.train.batches import Batch
+from mcliplib.train.batches import Batch, ReinforcedBatch
 from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, TrainingData, load_data
 from mcliplib.train.distributed import check_agreement, device, own_rows, processes, rank, world_size
 from mcliplib.train.metrics import Report
-from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_state
 from mcliplib.train.step import DivergedError, loss_for, pinned, rows, to_device, train_step
 
+T = TypeVar("T")
+_MOST = 6
+_M = TypeVar("_M", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
 log = logging.getLogger(__name__)
+
+
+def threads_for(device: torch.device) -> int:
+    """How many threads should make batches for what computes on `device`.
+
+    None beside a CPU, whose cores they would take from the towers; for a GPU up to six, as far as this process's share
+    of the machine's cores allows (`torchrun` tells how many processes share them).
+    """
+    if device.type == "cpu":
+        return 0
+    return max(1, min(_MOST, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> Generator[tuple[int, T]]:
+    """Each step and what `make` gives for it, in order.
+
+    Args:
+        make: a function of the step alone, that several threads may call at once.
+        steps: the steps' numbers.
+        threads: as many batches are made beside the caller's work, each in a thread; with 0 the caller waits for each.
+
+    Raises:
+        Exception: what `make` raises, when its step's turn has come.
+    """
+    if threads == 0:
+        yield from ((step, make(step)) for step in steps)
+        return
+    numbers = iter(steps)
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
+        waiting = deque((step, pool.submit(make, step)) for step in islice(numbers, threads))
+        while waiting:
+            step, batch = waiting.popleft()
+            made = batch.result()
+            waiting.extend((following, pool.submit(make, following)) for following in islice(numbers, 1))
+            yield step, made
+
+
+def average_of(model: _M) -> _M:
+    """A copy to average into: in eval mode, without gradients."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_(average: nn.Module, model: nn.Module, *, decay: float, step: int) -> None:
+    """Move the average towards the model: d * average + (1 - d) * model, with d = min(decay, (1 + s) / (10 + s)).
+
+    The smaller d of the first steps keeps the random initial weights from counting for long, as in TensorFlow's
+    ExponentialMovingAverage. Running statistics are averaged like weights; whole numbers are copied.
+
+    Args:
+        average: from `average_of`; changed in place.
+        model: after the step.
+        decay: d in the long run; 0.999 averages over about a thousand steps.
+        step: s, from 0.
+    """
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, share)
+        else:
+            mean.copy_(value)
 
 
 class TrainResult(NamedTuple):
@@ -106,7 +175,7 @@ def _new_learner(settings: TrainSettings, data: TrainingData) -> Learner:
         betas=(0.9, settings.beta2),
         eps=1e-6,
     )
-    return Learner(model, optimizer, None if settings.ema is None else ema.average_of(model))
+    return Learner(model, optimizer, None if settings.ema is None else average_of(model))
 
 
 def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
@@ -149,7 +218,7 @@ def _run(
             except DivergedError as error:
                 raise UserError(f"{error}; {_advice(directory)}") from error
             if learner.average is not None and settings.ema is not None:
-                ema.update_(learner.average, model, decay=settings.ema, step=step)
+                update_(learner.average, model, decay=settings.ema, step=step)
             last = step + 1 == settings.steps
             at = Resumed(step + 1, time.perf_counter() - began, loss)
             report.advance(settings.batch_size, loss)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.model import MobileCLIP
-from mcliplib.reinforce.augment import PAPER, Augmentation, Box, replay
-from mcliplib.reinforce.ops import OPS, Op, magnitude_of
+from mcliplib.reinforce.augment import OPS, PAPER, Augmentation, Box, Op, magnitude_of, replay
 from mcliplib.viz.slider import data_uri, frames_slider, img_style
 from mcliplib.viz.style import WIDTH, hide_frame, show_picture
 

@@ -9,8 +9,8 @@ import torch
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.manifest import read_finished
+from mcliplib.train.batches import picture_of
 from mcliplib.train.data import ReinforcedData, load_reinforced
-from mcliplib.train.reinforced import picture_of
 
 FOLDER = data_root() / "train-reinforced"
 

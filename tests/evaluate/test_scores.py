@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcliplib.evaluate import retrieval, zero_shot
-from mcliplib.evaluate.bootstrap import score
+from mcliplib.evaluate.scores import score
 
 
 def test_perfect_and_wrong_classification():

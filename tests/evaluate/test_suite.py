@@ -7,7 +7,7 @@ import mcliplib
 from mcliplib.data import get_card, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate import retrieval, suite
-from mcliplib.evaluate.zero_shot import DRAWING_TEMPLATES, PHOTO_TEMPLATES, zero_shot
+from mcliplib.evaluate.scores import DRAWING_TEMPLATES, PHOTO_TEMPLATES, zero_shot
 
 
 @pytest.fixture(scope="module")

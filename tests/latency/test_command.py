@@ -10,7 +10,7 @@ from torch import nn
 import mcliplib
 from mcliplib.cli import main
 from mcliplib.latency import PEERS, peers
-from mcliplib.latency.inputs import enliven, example_for
+from mcliplib.latency.peers import enliven, example_for
 from mcliplib.presets import PRESETS
 
 QUICK = ["--rounds", "2", "--threads", "1"]

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from mcliplib import UserError
 from mcliplib.latency import WAYS, Way, tune
-from mcliplib.latency.ways import compiled, eager, no_compiler, nothing
+from mcliplib.latency.tuning import compiled, eager, no_compiler, nothing
 from mcliplib.layers import ConvBN
 
 TINY = nn.Sequential(ConvBN(3, 8, (3, 3)), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()

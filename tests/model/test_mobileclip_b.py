@@ -10,8 +10,7 @@ from torch.nn import functional as F
 import mcliplib
 from mcliplib import UserError
 from mcliplib.checkpoints import read_header
-from mcliplib.checkpoints.formats import as_computed, to_format
-from mcliplib.checkpoints.settings import config_from_json
+from mcliplib.checkpoints.formats import as_computed, config_from_json, to_format
 from mcliplib.model import build
 from mcliplib.presets import PRESETS
 from tests.conftest import randomize_

@@ -15,8 +15,7 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from mcliplib.errors import UserError
 from mcliplib.reinforce import Augmentation, AugmentSettings, augment
-from mcliplib.reinforce.augment import Box, Op
-from mcliplib.reinforce.ops import OPS, magnitude_of
+from mcliplib.reinforce.augment import OPS, Box, Op, magnitude_of
 
 NUMBERS = range(len(OPS))
 ALL = AugmentSettings(size=64, flip_probability=0.5, erase_probability=0.5)

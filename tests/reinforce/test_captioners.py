@@ -11,9 +11,8 @@ from mcliplab.captioner.training import DecoderData, DecoderSettings, halves, tr
 from mcliplib import UserError
 from mcliplib.data import Sample
 from mcliplib.reinforce.captioners import make_captioner
-from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss
+from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss, fold_of
 from mcliplib.reinforce.captioners.sampling import draw, say, top_p_probabilities
-from mcliplib.reinforce.captioners.trained import fold_of
 
 START, END = 10, 11
 TINY = DecoderConfig(features=8, vocab_size=12, width=32, layers=1, prefix=2, context_length=6, dropout=0.0)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mcliplib.data import write_shard
 from mcliplib.errors import UserError
 from mcliplib.reinforce import ReinforcedSample, augment, from_members, split_teachers, to_members
-from mcliplib.reinforce.embeddings import Embeddings, unpack
+from mcliplib.reinforce.sample import Embeddings, unpack
 
 DIMS = (24, 40)
 DTYPES = ("float32", "bfloat16", "int8", "int4")

@@ -14,8 +14,8 @@ from mcliplib.reinforce import AugmentSettings, augment, read_reinforced
 from mcliplib.reinforce.compact import compact
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train import TrainSettings, train
+from mcliplib.train.batches import ReinforcedBatches, view_of
 from mcliplib.train.data import load_reinforced
-from mcliplib.train.reinforced import ReinforcedBatches, view_of
 from mcliplib.train.streaming import pair_stream, reinforced_stream
 from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, sample
 

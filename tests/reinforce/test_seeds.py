@@ -2,7 +2,7 @@
 
 import torch
 
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.store import generator_of
 
 
 def _draw(purpose: str, seed: int, key: str) -> tuple[int, ...]:

@@ -10,11 +10,10 @@ from mcliplab.teachers.ensemble import Ensemble
 from mcliplib.cli import main
 from mcliplib.data import load_samples
 from mcliplib.errors import UserError
-from mcliplib.evaluate.retrieval import retrieval
-from mcliplib.reinforce.teachers import extra, make_teacher
+from mcliplib.evaluate.scores import retrieval
+from mcliplib.reinforce.teachers import make_teacher, minilm
 from mcliplib.reinforce.teachers.efficientnet import LiteTower
-from mcliplib.reinforce.teachers.heads import Heads, save_heads
-from mcliplib.reinforce.teachers.locked import LockedTeacher
+from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, save_heads
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
 
@@ -167,6 +166,6 @@ def test_teachers_of_wrong_captions_do_not_overwrite_the_shipped_ones(capsys):
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr(extra.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mcliplib\[teachers\]'"):
         make_teacher("lit-lite0")

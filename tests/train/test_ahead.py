@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mcliplib import UserError
 from mcliplib.data import shard_paths
 from mcliplib.train import TrainSettings, train, trainer
-from mcliplib.train.ahead import made_ahead, threads_for
 from mcliplib.train.data import PairData, load_reinforced
+from mcliplib.train.trainer import made_ahead, threads_for
 
 
 def makers():

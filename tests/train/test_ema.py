@@ -6,7 +6,7 @@ from torch import nn
 
 import mcliplib
 from mcliplib.train import TrainSettings, train
-from mcliplib.train.ema import average_of, update_
+from mcliplib.train.trainer import average_of, update_
 
 SETTINGS = TrainSettings(
     preset="mobileclip_pico", samples=64, batch_size=8, image_size=32, context_length=8, warmup_steps=2, ema=0.9,

@@ -7,9 +7,8 @@ from torch.nn.functional import normalize
 from mcliplib.errors import UserError
 from mcliplib.losses import clip_loss, multi_positive_loss
 from mcliplib.train import distributed
-from mcliplib.train.batches import Batch
+from mcliplib.train.batches import Batch, ReinforcedBatch
 from mcliplib.train.data import PairData
-from mcliplib.train.reinforced import ReinforcedBatch
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.step import answers_of, loss_for, rows, to_device
 

@@ -13,8 +13,7 @@ from PIL import Image
 import mcliplib
 from mcliplab.figures import explore_fold, trace_fold
 from mcliplib.layers import MobileOneBlock
-from mcliplib.reinforce.augment import Augmentation, Box, replay
-from mcliplib.reinforce.ops import OPS, Op, magnitude_of
+from mcliplib.reinforce.augment import OPS, Augmentation, Box, Op, magnitude_of, replay
 from mcliplib.viz import explore_augmentation, explore_search, explore_targets
 from tests.conftest import randomize_
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcliplib.errors import UserError
 from mcliplib.reinforce.captioners.sampling import say
-from mcliplib.reinforce.seeds import generator_of
+from mcliplib.reinforce.store import generator_of
 
 DEFAULT = ("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k")
 

@@ -1,7 +1,7 @@
 """Captioners by name, as the command line gives them."""
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.protocols import Captioner
+from mcliplib.reinforce.settings import Captioner
 
 
 def make_captioner(spec: str) -> Captioner:
@@ -12,7 +12,7 @@ def make_captioner(spec: str) -> Captioner:
     """
     kind, _, rest = spec.partition(":")
     if kind == "decoder" and not rest:
-        from mcliplib.reinforce.captioners.trained import DecoderCaptioner
+        from mcliplib.reinforce.captioners.decoder import DecoderCaptioner
 
         return DecoderCaptioner()
     if kind == "coca":

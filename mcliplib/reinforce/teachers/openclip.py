@@ -11,8 +11,7 @@ import mcliplib._vision  # noqa: F401  the cure of torchvision comes before open
 from mcliplib.errors import UserError
 from mcliplib.model import PixelConfig
 from mcliplib.preprocess import preprocess_image
-from mcliplib.reinforce.teachers.batching import in_batches
-from mcliplib.reinforce.teachers.fingerprint import weights_sha256
+from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
 
 _TEXT_BATCH = 128
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.protocols import Teacher
+from mcliplib.reinforce.settings import Teacher
 
 if TYPE_CHECKING:
     from mcliplib.reinforce.teachers.minilm import MiniLM
@@ -51,8 +51,7 @@ def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM
     if kind not in LOCAL or (rest and not kind.startswith("lit-")) or spec.endswith(":"):
         known = f"{', '.join(LOCAL)}, lit-lite0:FILE with heads of your own, or open_clip:NAME/TAG"
         raise UserError(f"unknown teacher {spec!r}: it is one of {known}")
-    from mcliplib.reinforce.teachers.heads import Heads
-    from mcliplib.reinforce.teachers.locked import LockedTeacher
+    from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher
 
     way, _, variant = kind.partition("-")
     return LockedTeacher(variant, device, heads=Heads() if way == "conse" else rest or None, text=text, name=kind)

@@ -11,7 +11,7 @@ from mcliplab.benchmarks.training import EXACT, RELEASED, StepSettings, compare_
 from mcliplib.cli import main
 from mcliplib.errors import UserError
 from mcliplib.losses import averaged_distill_loss, distill_loss
-from mcliplib.reinforce.format import ReinforcedSample
+from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.reinforce.teachers import specs
 from mcliplib.train.data import ReinforcedData, load_reinforced
 

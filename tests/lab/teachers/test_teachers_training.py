@@ -11,9 +11,9 @@ from mcliplab.teachers.views import image_views
 from mcliplib.cli import main
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
-from mcliplib.reinforce.params import AugmentSettings
-from mcliplib.reinforce.teachers.conse import IMAGE_WIDTH, Frozen, conse
-from mcliplib.reinforce.teachers.heads import Heads, load_heads, save_heads
+from mcliplib.reinforce.augment import AugmentSettings
+from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, Frozen, conse
+from mcliplib.reinforce.teachers.locked import Heads, load_heads, save_heads
 
 SETTINGS = HeadSettings(
     epochs=15, batch_size=16, image_hidden=32, text_hidden=16, learning_rate=1e-2, mixup=0.1, noise=0.0
