@@ -13,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +72,8 @@ def _forget_half_imported() -> None:
 
 
 def _fault(error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f"torchvision does not import beside torch {_torch_version()} ({reason}); {_PAIRING_CURE}")
+    beside = f"torchvision does not import beside torch {_torch_version()}"
+    return UserError(f"{beside} ({first_line(error)}); {_PAIRING_CURE}")
 
 
 def _torch_version() -> str:

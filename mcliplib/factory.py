@@ -31,8 +31,8 @@ def create_model(
         vocab: ascending CLIP ids to restrict the embedding to (`restrict_vocab`); all 49,408 if None.
 
     Raises:
-        ValueError: no preset has this name.
-        UserError: `pretrained` is missing, out of reach, broken, or holds another model, context length or vocabulary.
+        UserError: no preset has this name, or `pretrained` is missing, out of reach, broken, or holds another model,
+            context length or vocabulary.
     """
     config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
     if pretrained is None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 from mcliplib.presets import list_models
 
 PREFIX = "hf-hub:"
@@ -96,10 +96,9 @@ def _candidates(repository: str, model: str | None) -> list[str]:
 def _by_hand(repository: Repository, file: str, model: str | None, error: Exception) -> str:
     from huggingface_hub import hf_hub_url
 
-    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
     url = hf_hub_url(repository.name, file, revision=repository.revision)
     usage = f'load_model("{file}")' if model is None else f'create_model("{model}", pretrained="{file}")'
     return (
-        f"{PREFIX}{repository.name}: cannot fetch {file} ({type(error).__name__}: {reason}); download {url} by hand "
-        f"and pass its path: {usage}"
+        f"{PREFIX}{repository.name}: cannot fetch {file} ({type(error).__name__}: {first_line(error)}); "
+        f"download {url} by hand and pass its path: {usage}"
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mcliplib.errors import UserError
 from mcliplib.image_encoder import MCiConfig
 from mcliplib.model import ModelConfig, PixelConfig
 from mcliplib.text_encoder import TextConfig
@@ -83,10 +84,10 @@ def get_config(
         vocab: ascending CLIP ids to restrict the embedding to (`mcliplib.restrict_vocab`).
 
     Raises:
-        ValueError: no preset has this name.
+        UserError: no preset has this name.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(PRESETS)}")
+        raise UserError(f"unknown model {name!r}; known: {', '.join(PRESETS)}")
     config = PRESETS[name]
     image, text = config.image, config.text
     if image_size is not None:

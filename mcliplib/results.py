@@ -6,21 +6,16 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mcliplib.errors import UserError
+from mcliplib.files import replacing
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-RESULTS = DATA / "results"
-PUBLISHED = DATA / "published.json"  # the paper's numbers, the only ones in the book that no run of ours wrote
+RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
-QUOTED = re.compile(  # a number in a text that is read outside of the book too: README, notebooks
-    r"<!-- (?P<role>result|published): (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /(?P=role) -->", re.DOTALL
-)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -66,7 +61,10 @@ def record(
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise UserError(f"result {name}: not writable as JSON ({error})") from error
-    return _write_whole(folder(directory) / f"{name}.json", text)
+    path = folder(directory) / f"{name}.json"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def check_name(name: str) -> None:
@@ -83,7 +81,7 @@ def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
     """
     path = folder(directory) / f"{name}.json"
     if not path.is_file():
-        raise UserError(f"no result {name!r} in {path.parent}{_near(name, names(directory))}")
+        raise UserError(f"no result {name!r} in {path.parent}{near_names(name, names(directory))}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -105,47 +103,9 @@ def value(name: str, path: str, directory: Path | str | None = None) -> Any:
     for step in steps:
         if not isinstance(here, Mapping) or step not in here:
             known = list(here) if isinstance(here, Mapping) else []
-            raise UserError(f"result {name!r} has no {path!r}: {step!r} is unknown{_near(step, known)}")
+            raise UserError(f"result {name!r} has no {path!r}: {step!r} is unknown{near_names(step, known)}")
         here = here[step]
     return here
-
-
-def render(reference: str, directory: Path | str | None = None) -> str:
-    """The text of `NAME.path.to.value|format`, as the book's `result` role and README's spans show it.
-
-    The format is Python's (`.1f`, `,`); `%` alone means `.1%`, none means `str`.
-
-    Raises:
-        UserError: the reference is malformed or leads nowhere, or its format does not fit the value.
-    """
-    target, _, spec = reference.strip().partition("|")
-    name, dot, path = target.strip().partition(".")
-    if not (name and dot and path):
-        raise UserError(f"{reference!r} is not of the form NAME.path.to.value|format")
-    found = value(name, path, directory)
-    if isinstance(found, Mapping | list):
-        raise UserError(f"result {target.strip()!r} is not a single value")
-    try:
-        return format(found, ".1%" if spec.strip() == "%" else spec.strip())
-    except ValueError as error:
-        raise UserError(f"{reference!r}: {error}") from error
-
-
-def published(name: str) -> dict[str, str]:
-    """The published number of that name: its `value`, `unit`, `what` it is, and its `source` in the bibliography.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    known: dict[str, dict[str, str]] = json.loads(PUBLISHED.read_text())
-    if name not in known:
-        raise UserError(f"no published number {name!r} in {PUBLISHED.name}{_near(name, list(known))}")
-    return known[name]
-
-
-def quoted(role: str, reference: str) -> str:
-    """What the book's role of that name, `result` or `published`, shows for a reference."""
-    return render(reference) if role == "result" else published(reference)["value"]
 
 
 def folder(directory: Path | str | None = None) -> Path:
@@ -188,15 +148,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _near(wanted: str, known: Sequence[str]) -> str:
+def near_names(wanted: str, known: Sequence[str]) -> str:
+    """The end of a message: the known names that look like the wanted one."""
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or list(known)[:5]
     return f"; there is {', '.join(near)}" if near else ""
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-    return path

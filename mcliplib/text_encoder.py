@@ -68,7 +68,7 @@ class TokenRepMixer(nn.Module):
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
         return _as_tokens(self.block(_as_map(x)))
 
-    def read(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    def forward_at(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
         """The output at one token of each sample, `at`: the channels of the others are not mixed."""
         mixed = self.block.token_mixer(_as_map(x))
         ffn = self.block.conv_ffn
@@ -101,7 +101,7 @@ class FoldedTokenRepMixer(nn.Module):
         mixed = self.token_mixer(_as_map(x))
         return _as_tokens(mixed + self.pointwise(self.conv(mixed)))
 
-    def read(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    def forward_at(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
         """See TokenRepMixer.read."""
         mixed = self.token_mixer(_as_map(x))
         near = self.conv(mixed)
@@ -145,7 +145,7 @@ class TextEncoder(nn.Module):
         *before, last = self.layers
         for layer in before:
             x = layer(x)
-        return self.head(last.read(x, end))  # type: ignore[operator]  # only the end's feature is read
+        return self.head(last.forward_at(x, end))  # type: ignore[operator]  # only the end's feature is read
 
     def _zero_after(self, tokens: Int[Tensor, "b t"], end: Int[Tensor, " b"]) -> Int[Tensor, "b t"]:
         """The padding of training, zeros, whatever a tokenizer pads with: Hugging Face's repeats the end-of-text token.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mcliplab import quotes
 from mcliplib import results
 from mcliplib.errors import UserError
 
@@ -43,7 +44,7 @@ def test_a_record_holds_what_it_needs_to_be_repeated(folder: Path) -> None:
     ],
 )
 def test_references_render(folder: Path, reference: str, shown: str) -> None:
-    assert results.render(reference, folder) == shown
+    assert quotes.render(reference, folder) == shown
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_references_render(folder: Path, reference: str, shown: str) -> None:
 )
 def test_bad_references_name_what_is_near(folder: Path, reference: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        results.render(reference, folder)
+        quotes.render(reference, folder)
 
 
 def test_a_failed_write_leaves_the_old_record(folder: Path) -> None:

@@ -6,11 +6,11 @@ These are the only numbers in the book that no run of ours wrote.
 from typing import Any
 
 from docutils import nodes
+from mcliplab import quotes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from mcliplib import results
 from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 class PublishedRole(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        self.env.note_dependency(str(results.PUBLISHED))
+        self.env.note_dependency(str(quotes.PUBLISHED))
         try:
-            found = results.published(self.text)
+            found = quotes.published(self.text)
         except UserError as error:
             logger.warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
+from mcliplab.quotes import QUOTED, render
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -43,7 +44,7 @@ class ResultRole(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
-            shown = results.render(self.text)
+            shown = render(self.text)
         except UserError as error:
             logger.warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []
@@ -132,7 +133,7 @@ def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
 
 def make_roles(app: Sphinx, page: str, source: list[str]) -> None:
     """In notebooks, the numbers stand between comments that name them: `book/_tools/quoted_numbers.py` says why."""
-    source[0] = results.QUOTED.sub(r"{\g<role>}`\g<reference>`", source[0])
+    source[0] = QUOTED.sub(r"{\g<role>}`\g<reference>`", source[0])
 
 
 def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:

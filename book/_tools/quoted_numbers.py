@@ -9,7 +9,7 @@ in the text, as `<!-- result: NAME.path|format -->13.5%<!-- /result -->`; the bu
 import re
 from pathlib import Path
 
-from mcliplib import results
+from mcliplab import quotes
 
 ROOT = Path(__file__).parents[2]
 ROLE = re.compile(
@@ -18,13 +18,13 @@ ROLE = re.compile(
 
 
 def refreshed(text: str) -> str:
-    return results.QUOTED.sub(spanned, text)
+    return quotes.QUOTED.sub(spanned, text)
 
 
 def spanned(number: re.Match[str]) -> str:
     role, reference = number["role"], number["reference"]
     return (
-        f"<!-- {role}: {reference} -->{results.quoted(role, reference)}<!-- /{role} -->"
+        f"<!-- {role}: {reference} -->{quotes.quoted(role, reference)}<!-- /{role} -->"
     )
 
 

@@ -16,7 +16,7 @@ from mcliplib.checkpoints.formats import to_format
 from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
 from mcliplib.image_encoder import MCi, MCiConfig
-from mcliplib.latency.peers import SEED, TIMM, enliven
+from mcliplib.latency.peers import SEED, TIMM, randomize_statistics
 from mcliplib.layers.attention import token_at
 from mcliplib.losses import averaged_distill_loss, distill_loss
 from mcliplib.model import MobileCLIP
@@ -107,7 +107,7 @@ def base_model(name: str, image_size: int, context_length: int | None = None) ->
     model = create_model(name, image_size=image_size, context_length=context_length)
     if not isinstance(model.config.image, MCiConfig):
         raise UserError(f"{name}: benchmark train is for models with an MCi image tower, and this one's is a ViT")
-    enliven(model)
+    randomize_statistics(model)
     return model.train()
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
-from mcliplib.cli.checks import check_at_least
+from mcliplib.cli.common import check_at_least
 from mcliplib.reinforce.sample import EmbeddingDType
 from mcliplib.results import check_name
 

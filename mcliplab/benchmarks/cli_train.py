@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplib.cli.checks import check_at_least
+from mcliplib.cli.common import check_at_least
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
 

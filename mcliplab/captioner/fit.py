@@ -10,9 +10,8 @@ import torch
 from mcliplab.captioner.training import DecoderData, DecoderSettings, halves, train_decoder
 from mcliplab.teachers.fit import training_views
 from mcliplib.checkpoints.files import write_safetensors
-from mcliplib.checkpoints.int8 import to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
-from mcliplib.reinforce.captioners.decoder import VARIANT, CaptionDecoder, DecoderConfig, special_tokens
+from mcliplib.reinforce.captioners.decoder import VARIANT, CaptionDecoder, DecoderConfig, special_tokens, to_int8
 from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, LiteFeatures
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer, restrict_vocab

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 from mcliplib.train.settings import TrainSettings, settings_from
 
 _FOLDER = Path(__file__).parent
@@ -107,7 +107,7 @@ def load_plan(name: str) -> Plan:
     except OSError as error:
         raise UserError(f"no experiment {name!r}; there is {', '.join(plan_names())}, or a .yaml file") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: is not YAML ({first_line(error)})") from error
     values = _checked(values, path)
     plan = Plan(
         path.stem,

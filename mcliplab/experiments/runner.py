@@ -15,14 +15,15 @@ from typing import Any
 from mcliplab.experiments.curves import curves, efficiency
 from mcliplab.experiments.data import PlanData
 from mcliplab.experiments.plan import Plan, Run
+from mcliplab.experiments.record import curve
 from mcliplib import results
 from mcliplib.data import shard_paths
 from mcliplib.errors import UserError
+from mcliplib.files import replacing
 from mcliplib.precision import computed
 from mcliplib.reinforce.manifest import MANIFEST
 from mcliplib.train.data import image_shards
 from mcliplib.train.metrics import METRICS_FILE, read_metrics
-from mcliplib.train.record import curve
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.trainer import train
 
@@ -144,9 +145,8 @@ def _efficiencies(runs: Results, plan: Plan) -> dict[str, dict[str, dict[str, An
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def record_plan(plan: Plan, output: Path, command: str) -> Path:

@@ -1,7 +1,23 @@
-"""Figures that only the chapters draw: towers, and the fold step by step."""
+"""What only the chapters show: explorers and sliders, tables, the package's own code, towers, the fold step by step."""
 
-from mcliplab.figures.explore_fold import explore_fold
+from mcliplab.figures.explore import Explorer, explore_augmentation, explore_fold, explore_search, explore_targets
 from mcliplab.figures.fold_steps import FoldStep, draw_fold_step, trace_fold
+from mcliplab.figures.slider import frames_slider
+from mcliplab.figures.source import show_source
+from mcliplab.figures.table import html_table
 from mcliplab.figures.towers import draw_towers
 
-__all__ = ["FoldStep", "draw_fold_step", "draw_towers", "explore_fold", "trace_fold"]
+__all__ = [
+    "Explorer",
+    "FoldStep",
+    "draw_fold_step",
+    "draw_towers",
+    "explore_augmentation",
+    "explore_fold",
+    "explore_search",
+    "explore_targets",
+    "frames_slider",
+    "html_table",
+    "show_source",
+    "trace_fold",
+]

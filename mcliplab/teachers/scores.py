@@ -11,8 +11,8 @@ from mcliplab.teachers.ensemble import Ensemble
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import Encoder
 from mcliplib.evaluate.scores import Score
+from mcliplib.reinforce.teachers import ENSEMBLE, LOCAL, make_teacher
 from mcliplib.reinforce.teachers.minilm import MiniLM
-from mcliplib.reinforce.teachers.specs import ENSEMBLE, LOCAL, make_teacher
 
 Scores = dict[str, dict[str, dict[str, Score]]]  # teacher, "set/task", metric
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcliplib.data import Sample
+from mcliplib.files import replacing
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.augment import Augmentation, AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, Frozen
@@ -61,8 +62,8 @@ def image_views(
         if not file.is_file():
             progress(f"{features.tower.variant}: view {view + 1} of {views}")
             found = _view(features, samples, settings, view, seed, progress)
-            np.save(file.with_suffix(".part.npy"), found.half().numpy())
-            file.with_suffix(".part.npy").rename(file)
+            with replacing(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, found.half().numpy())
         parts.append(torch.from_numpy(np.load(file)))
     return torch.stack(parts)
 

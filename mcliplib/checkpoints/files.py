@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mcliplib.checkpoints.wrappers import find_weights, plain_names
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError, first_line
+from mcliplib.files import replacing
 
 OURS = "mcliplib"  # the format in the header of our own files
 
@@ -53,22 +54,20 @@ def read_header(path: str | Path) -> dict[str, str]:
 
 def write_safetensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
     """Write a safetensors file with these strings in its header."""
-    temporary = _beside(path)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, header)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, header)
 
 
 def write_torch(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a bare state dict as a PyTorch file."""
-    temporary = _beside(path)
-    torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
 
 
 def _read_torch(path: Path) -> Contents:
+    _existing(path)
     try:
-        loaded = torch.load(_existing(path), map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         carried = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
         what = f" ({carried[1]})" if carried else ""
@@ -77,7 +76,7 @@ def _read_torch(path: Path) -> Contents:
             f"ask its author for a .safetensors file, or for its state dict alone"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a whole PyTorch file ({_first_line(error)}); fetch it again") from error
+        raise UserError(f"{path}: not a whole PyTorch file ({first_line(error)}); fetch it again") from error
     if isinstance(loaded, dict) and {"config", "model", "average"} <= loaded.keys():  # our own `last.pt`
         weights = loaded["model"] if loaded["average"] is None else loaded["average"]
         return Contents(weights, {"format": OURS, "config": loaded["config"], "folded": "false"})
@@ -86,14 +85,5 @@ def _read_torch(path: Path) -> Contents:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise MissingFileError(f"{path}: no such file")
     return path
-
-
-def _beside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".tmp")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

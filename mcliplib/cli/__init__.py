@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mcliplib.cli.workshop import register
+from mcliplib.cli.common import register
 from mcliplib.errors import UserError
 
 COMMANDS = {
@@ -16,7 +16,7 @@ COMMANDS = {
     "teachers": "mcliplab.teachers.cli",
     "captioner": "mcliplab.captioner.cli",
     "reinforce": "mcliplib.cli.reinforce",
-    "compact": "mcliplib.cli.compact",
+    "compact": "mcliplab.datasets.cli_compact",
     "train": "mcliplib.cli.train",
     "experiment": "mcliplab.experiments.cli",
     "evaluate": "mcliplib.cli.evaluate",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcliplib.cli import workshop
-from mcliplib.cli.checks import check_at_least
+from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import register as register_module
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
 
@@ -27,7 +27,7 @@ def register(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
     for name in ("loader", "reinforce", "train"):
-        workshop.register(actions, name, f"mcliplab.benchmarks.cli_{name}")
+        register_module(actions, name, f"mcliplab.benchmarks.cli_{name}")
 
 
 def _register_latency(actions: Any) -> None:
@@ -99,16 +99,14 @@ def _model(name: str) -> "MobileCLIP":
     """A checkpoint, or a preset with random weights."""
     import torch
 
-    from mcliplib import create_model, list_models, load_model
-    from mcliplib.latency.peers import SEED, enliven
+    from mcliplib import create_model, load_model
+    from mcliplib.latency.peers import SEED, randomize_statistics
 
     if Path(name).suffix:
         return load_model(name)
-    if name not in list_models():
-        raise UserError(f"unknown model {name!r}; known: {', '.join(list_models())}")
     torch.manual_seed(SEED)
     model = create_model(name)
-    enliven(model)
+    randomize_statistics(model)
     return model
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcliplib.cli import workshop
+from mcliplib.cli.common import register as register_module
 from mcliplib.data import registry
 from mcliplib.errors import UserError
 
@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
     show.add_argument("--count", type=int, default=_SAMPLES_ON_SHEET, help="images on the sheet (default: %(default)s)")
     show.set_defaults(run=run_show)
 
-    workshop.register(actions, "build", "mcliplab.datasets.cli")
+    register_module(actions, "build", "mcliplab.datasets.cli")
 
 
 def run_list(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from mcliplib.cli.common import workshop
 from mcliplib.results import check_name
 from mcliplib.train.settings import TrainSettings, load_settings, settings_from
 
@@ -31,14 +32,14 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the result is."""
     from mcliplib.train.distributed import processes, rank
-    from mcliplib.train.record import record_training
     from mcliplib.train.trainer import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = [field.name for field in dataclasses.fields(TrainSettings)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.record:
-        check_name(args.record)  # before hours are spent on what could not be written
+    if args.record:  # before hours are spent on what could not be written
+        check_name(args.record)
+        record = workshop("mcliplab.experiments.record")
     settings = load_settings(args.config, **given) if args.config else settings_from(given, "command line")
     with processes():  # of torchrun, if it started this; the first one speaks
         result = train(settings, args.output, resume=args.resume == "auto")
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             seen = f"{settings.samples:,} pairs in {result.seconds:.0f} s"
             print(f"{result.checkpoint}: loss {result.loss:.3f} after {seen}")
             if args.record:
-                print(f"recorded in {record_training(args.record, settings, result)}")
+                print(f"recorded in {record.record_training(args.record, settings, result)}")
     return 0
 
 

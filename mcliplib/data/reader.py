@@ -14,7 +14,7 @@ from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from mcliplib.data.sample import MAX_PIXELS, GiantImageError, Sample, decode_image
 from mcliplib.data.shards import WatchedStream
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError, first_line
 
 _ENOUGH_TO_JUDGE = 100  # samples met before the share of skipped ones can end a pass early
 Members = dict[str, bytes]  # extension in lower case, without the first dot -> content
@@ -126,7 +126,7 @@ def _files(stream: WatchedStream, name: str, broken: dict[str, str]) -> Iterator
             met += 1
             yield member["fname"], member["data"]
     except (tarfile.TarError, ValueError) as error:
-        stream.broken = stream.broken or f"the archive breaks off ({str(error).splitlines()[0]})"
+        stream.broken = stream.broken or f"the archive breaks off ({first_line(error)})"
     stream.check_end()
     if stream.broken:
         broken[name] = stream.broken
@@ -183,7 +183,7 @@ def existing(paths: Paths, *, cure: str) -> list[str]:
     shards = [os.fspath(paths)] if isinstance(paths, str | os.PathLike) else [os.fspath(path) for path in paths]
     for shard in shards:
         if not Path(shard).is_file():
-            raise UserError(f"no shard at {shard}: check the path, or {cure}")
+            raise MissingFileError(f"no shard at {shard}: check the path, or {cure}")
     return shards
 
 

@@ -10,7 +10,7 @@ from webdataset.shardlists import expand_urls
 
 from mcliplib.data.reader import ReadReport, read_shards
 from mcliplib.data.sample import Sample
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError
 
 ROLES = ("train", "eval")
 Card = dict[str, Any]
@@ -26,7 +26,7 @@ def data_root() -> Path:
     root = Path(named) if named else Path(__file__).resolve().parents[2] / "data"
     if not root.is_dir():
         cure = "correct MCLIPLIB_DATA" if named else "set MCLIPLIB_DATA to the repository's data folder"
-        raise UserError(f"no data folder at {root}: {cure}, or run `mcliplib data build --output FOLDER`")
+        raise MissingFileError(f"no data folder at {root}: {cure}, or run `mcliplib data build --output FOLDER`")
     return root
 
 

@@ -4,11 +4,12 @@ import gzip
 import io
 import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
+
+from mcliplib.files import replacing
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
@@ -33,20 +34,12 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mappi
         ValueError: a key holds a dot or a slash, so that readers would split it wrongly.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as raw:
-            if target.suffix == ".gz":
-                with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
-                    _write_tar(packed, samples)
-            else:
-                _write_tar(raw, samples)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(target) as temporary, temporary.open("wb") as raw:
+        if target.suffix == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
+                _write_tar(packed, samples)
+        else:
+            _write_tar(raw, samples)
     return target
 
 

@@ -101,7 +101,7 @@ def constant_answer(task: str) -> float:
     return max(labels.values()) / labels.total()
 
 
-def is_telling(task: str) -> bool:
+def is_non_degenerate(task: str) -> bool:
     """Whether a score on the task says that something was learned: one answer for everything scores below a tenth.
 
     Raises:

@@ -133,7 +133,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def enliven(model: nn.Module, seed: int = SEED) -> None:
+def randomize_statistics(model: nn.Module, seed: int = SEED) -> None:
     """Give fresh weights the statistics of trained ones, in place.
 
     A new model's layer scales are nearly zero and its BatchNorms the identity: most of it does not reach the

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 from mcliplib.latency.timing import Measurement, Spread, measure
 from mcliplib.layers.cpu import optimize_for_cpu
 from mcliplib.reparam import reparameterize
@@ -26,7 +26,7 @@ Run = Callable[[Tensor], Tensor]
 MIN_COSINE = 0.999
 
 
-def nothing() -> None:
+def always() -> None:
     """What is missing for plain PyTorch."""
 
 
@@ -126,11 +126,11 @@ def _way(name: str, prepare: Callable[..., Run], missing: Callable[[], str | Non
 
 
 WAYS: tuple[Way, ...] = (
-    _way("eager", eager, nothing),
+    _way("eager", eager, always),
     _way("compiled", compiled, no_compiler),
     _way("ahead_of_time", ahead_of_time, no_compiler),
-    Way("autocast_bf16", "bfloat16", autocast, nothing),
-    _way("eager", eager, nothing, bf16=True),
+    Way("autocast_bf16", "bfloat16", autocast, always),
+    _way("eager", eager, always, bf16=True),
     _way("compiled", compiled, no_compiler, bf16=True),
     _way("ahead_of_time", ahead_of_time, no_compiler, bf16=True),
 )
@@ -262,7 +262,7 @@ def _candidate(way: Way, folded: nn.Module, example: Tensor, expected: Tensor, m
         run = way.prepare(folded, example)
         cosine = float(nn.functional.cosine_similarity(run(example), expected, dim=-1).min())
     except Exception as error:  # a compiler has many ways to fail, and none may end the search
-        return Candidate(way, None, None, f"{type(error).__name__}: {_first_line(error)}")
+        return Candidate(way, None, None, f"{type(error).__name__}: {first_line(error)}")
     if not cosine >= min_cosine:  # NaN is not faithful either
         return Candidate(way, None, cosine, f"cosine {cosine:.6f} is below {min_cosine}")
     return Candidate(way, run, cosine)
@@ -272,7 +272,3 @@ def _bound(candidate: Candidate, example: Tensor) -> Callable[[], Tensor]:
     run = candidate.run
     assert run is not None
     return lambda: run(example)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
         out = attend(q, k, v, scale=self.scale, causal=self.causal)
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
 
-    def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    def forward_at(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
         """The output at one token of each sample, `at`: one query instead of n."""
         batch, tokens, dim = x.shape
         weight, bias = self.qkv.weight, self.qkv.bias
@@ -215,9 +215,9 @@ class TransformerLayer(nn.Module):
         x = x + self.attention(self.norm1(x))
         return x + self.fc2(self.act(self.fc1(self.norm2(x))))
 
-    def read(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    def forward_at(self, x: Float[Tensor, "b n c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
         """The output at one token of each sample, `at`, without computing the others."""
-        x = token_at(x, at) + self.attention.read(self.norm1(x), at)
+        x = token_at(x, at) + self.attention.forward_at(self.norm1(x), at)
         return x + self.fc2(self.act(self.fc1(self.norm2(x))))
 
     def fuse(self) -> "TransformerLayer":

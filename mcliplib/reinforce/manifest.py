@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.store import Store
@@ -74,7 +74,9 @@ def read_finished(folder: Path) -> Json:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`") from None
+        raise MissingFileError(
+            f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error})") from error
     if not isinstance(found, dict) or found.get("status") != "complete":

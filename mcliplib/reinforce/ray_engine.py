@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 from mcliplib.reinforce.store import Store
 from mcliplib.reinforce.work import ShardDone, ShardWorker, Task
 
@@ -67,7 +67,7 @@ class _Crew:
         )
         self._actors: list[Any] = []
 
-    def hire(self) -> Any:
+    def start_actor(self) -> Any:
         """A new actor."""
         self._actors.append(self._make.remote([self._worker], self._store))
         return self._actors[-1]
@@ -99,7 +99,7 @@ def _scheduled(crew: _Crew, tasks: Sequence[Task]) -> Generator[tuple[Task, Shar
     """Keep every actor busy until all shards are done."""
     waiting, lost = deque(tasks), Counter[int]()
     running: dict[Any, tuple[Task, Any]] = {}
-    idle = [crew.hire() for _ in range(min(crew.size, len(tasks)))]
+    idle = [crew.start_actor() for _ in range(min(crew.size, len(tasks)))]
     while waiting or running:
         while idle and waiting:
             task, actor = waiting.popleft(), idle.pop()
@@ -113,7 +113,7 @@ def _scheduled(crew: _Crew, tasks: Sequence[Task]) -> Generator[tuple[Task, Shar
             if lost[task.index] == _TRIES:
                 raise UserError(f"{task.source.name}: its worker died {_TRIES} times ({error})") from error
             waiting.appendleft(task)
-            idle.append(crew.hire())
+            idle.append(crew.start_actor())
             continue
         idle.append(actor)
         yield task, done
@@ -129,7 +129,7 @@ def _result(ray: Any, reference: Any) -> ShardDone:
         done: ShardDone = ray.get(reference)
         return done
     except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-        raise _ActorLostError(str(error).strip().partition("\n")[0]) from error
+        raise _ActorLostError(first_line(error)) from error
     except errors.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error

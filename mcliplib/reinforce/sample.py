@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
+from mcliplib.reinforce.archives import load_npy, load_torch, read_member
 from mcliplib.reinforce.augment import PAPER, Augmentation, AugmentSettings, decode, encode
-from mcliplib.reinforce.npy_files import load_npy
-from mcliplib.reinforce.torch_files import load_torch
-from mcliplib.reinforce.zip_members import read_member
 
 EmbeddingDType = Literal["float32", "bfloat16", "int8", "int4"]
 MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz", "int4": "npz"}
@@ -132,9 +130,7 @@ def unpack(extension: str, content: Any, where: str, teacher_dims: Sequence[int]
     except UserError:
         raise
     except Exception as error:  # on damage, zipfile, zlib, numpy and torch raise nearly anything
-        raise UserError(
-            f"{where}: damaged or not such a file ({_first_line(error)}); fetch or make it again"
-        ) from error
+        raise UserError(f"{where}: damaged or not such a file ({first_line(error)}); fetch or make it again") from error
     coarse = any(getattr(named[f"{name}_emb"], "dtype", None) == np.uint8 for name in ("image", "text"))
     found = Embeddings(image, text)
     check(found, where, teacher_dims, tolerance=_COARSE_TOLERANCE if coarse else _UNIT_TOLERANCE)
@@ -235,10 +231,6 @@ def _array(value: Any) -> NDArray[Any]:
         return value if isinstance(value, np.ndarray) else np.array(value, dtype=np.float32)
     except TypeError as error:
         raise ValueError(str(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from webdataset.shardlists import expand_urls
 
 from mcliplib.data.reader import IMAGE_EXTENSIONS, Members, image_extension, raw_samples
 from mcliplib.data.registry import shard_paths
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
@@ -173,11 +173,11 @@ def _matches(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[st
             return [_named(fs, one) for one in found]
         raise UserError(f"{name}: nothing matches")
     if "/" in name or os.sep in name or name.endswith(TAR_SUFFIXES + LIST_SUFFIXES):
-        raise UserError(f"{name}: no such file or folder")
+        raise MissingFileError(f"{name}: no such file or folder")
     try:
         return [str(one) for one in shard_paths(name)]
     except UserError as error:
-        raise UserError(f"{name}: no such file or folder, and {error}") from error
+        raise MissingFileError(f"{name}: no such file or folder, and {error}") from error
 
 
 def _in_folder(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[str]:

@@ -1,6 +1,5 @@
 """Batches as a function of seed and step: plain pairs, and reinforced ones."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -107,21 +106,10 @@ def as_pixels(views: np.ndarray) -> Tensor:
 
 
 def crop_of(image: Image.Image, size: int, rng: np.random.Generator, min_area: float) -> np.ndarray:
-    """A random crop as uint8 [size, size, 3]."""
-    box = random_crop_box(image.size, rng, min_area)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
-def random_crop_box(
-    size: tuple[int, int], rng: np.random.Generator, min_area: float
-) -> tuple[float, float, float, float]:
-    """A RandomResizedCrop window: (left, top, right, bottom) in pixels of a picture of size (width, height)."""
-    width, height = size
-    area = width * height * rng.uniform(min_area, 1.0)
-    ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return left, top, left + w, top + h
+    """A random crop (RandomResizedCrop) as uint8 [size, size, 3], drawn and made as those of a reinforced set."""
+    settings = AugmentSettings(size=size, crop_scale=(min_area, 1.0), flip_probability=0.0, randaug_probability=0.0)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    return np.asarray(augment.replay(image, augment.sample(image.size, generator, settings), size, settings))
 
 
 def jitter_colours(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:

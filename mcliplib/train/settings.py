@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mcliplib.errors import UserError
+from mcliplib.errors import MissingFileError, UserError, first_line
 from mcliplib.precision import DType
-from mcliplib.presets import PRESETS
+from mcliplib.presets import get_config
 
 LOWEST = {
     "samples": 1,
@@ -105,8 +105,7 @@ class TrainSettings:
         return max(1, round(self.samples / self.batch_size))
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise UserError(f"unknown model {self.preset!r}; known: {', '.join(PRESETS)}")
+        get_config(self.preset)
         if self.dtype not in get_args(DType):
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(get_args(DType))}")
         if not self.data:
@@ -156,10 +155,12 @@ def load_settings(path: str | Path, **overrides: Any) -> TrainSettings:
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: cannot be read ({error.strerror})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: is not YAML ({first_line(error)})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `field: value` lines")
     return settings_from({**values, **overrides}, source=str(path))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from mcliplib.checkpoints.formats import config_to_json
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
+from mcliplib.files import replacing
 from mcliplib.model import MobileCLIP
 from mcliplib.train.settings import TrainSettings
 
@@ -55,17 +55,12 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         "seconds": at.seconds,
         "loss": at.loss,
     }
-    temporary = directory / (STATE_FILE + ".tmp")
     try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # the content must be on the disk before the name is
-        temporary.replace(directory / STATE_FILE)
+        with replacing(directory / STATE_FILE) as temporary:
+            torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # a full disk; PyTorch's writer raises RuntimeError
-        temporary.unlink(missing_ok=True)
         raise UserError(
-            f"{directory / STATE_FILE}: cannot be written ({_reason(error)}); cure it and resume"
+            f"{directory / STATE_FILE}: cannot be written ({first_line(error)}); cure it and resume"
         ) from error
 
 
@@ -80,7 +75,7 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         state = torch.load(path, weights_only=True, map_location="cpu")
         saved = json.loads(state["settings"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a whole training state ({_reason(error)}); remove it to start anew") from error
+        raise UserError(f"{path}: not a whole training state ({first_line(error)}); remove it to start anew") from error
     _check_settings(path, saved, settings)
     if state["data"] != digest:
         raise UserError(f"{path}: belongs to a run on other data under the same names; choose another --output")
@@ -89,10 +84,6 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     if learner.average is not None:
         learner.average.load_state_dict(state["average"])
     return Resumed(state["step"], state["seconds"], state["loss"])
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:

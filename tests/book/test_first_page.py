@@ -7,6 +7,7 @@ import re
 from book_pages import BOOK, PAGES, ROOT, markdown
 from chapter_map import minutes_to_read, numbered_parts
 
+from mcliplab import quotes
 from mcliplib import results
 from mcliplib.data import load_samples
 from mcliplib.images import on_white
@@ -41,9 +42,9 @@ def test_the_picture_in_words_is_the_record() -> None:
 
 
 def test_every_published_number_has_a_source_and_a_reader() -> None:
-    published = json.loads(results.PUBLISHED.read_text())
+    published = json.loads(quotes.PUBLISHED.read_text())
     known = set(re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(), re.MULTILINE))
-    texts = [results.QUOTED.sub(r"{\g<role>}`\g<reference>`", markdown(page)) for page in PAGES]
+    texts = [quotes.QUOTED.sub(r"{\g<role>}`\g<reference>`", markdown(page)) for page in PAGES]
     used = {name for text in texts for name in re.findall(r"\{published\}`([^`]+)`", text)}
     assert used == set(published)
     assert {one["source"] for one in published.values()} <= known

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from book_pages import NOTEBOOKS, PAGES, ROOT, markdown, prose
 
-from mcliplib import results
+from mcliplab import quotes
 
 README = ROOT / "README.md"
 NUMBER = r"\d[\d,]*(?:\.\d+)?"
@@ -21,7 +21,7 @@ UNITS = (
     r"\stimes\s(?:\w+er|fewer|less|more)\b",
 )
 MEASUREMENT = re.compile(rf"(?<![\w.]){NUMBER}(?:{'|'.join(UNITS)})")
-SPANS = [(path.stem, span) for path in [README, *NOTEBOOKS] for span in results.QUOTED.finditer(markdown(path))]
+SPANS = [(path.stem, span) for path in [README, *NOTEBOOKS] for span in quotes.QUOTED.finditer(markdown(path))]
 ALLOWED = {
     line.split("  ")[0].strip()
     for line in Path(__file__).with_name("allowed_numbers.txt").read_text().splitlines()
@@ -41,14 +41,14 @@ def typed_numbers(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: path.stem)
 def test_pages_type_no_measurement(page: Path) -> None:
-    assert typed_numbers(results.QUOTED.sub(" ", markdown(page))) == []
+    assert typed_numbers(quotes.QUOTED.sub(" ", markdown(page))) == []
 
 
 @pytest.mark.parametrize(
     ("page", "span"), SPANS, ids=lambda value: value if isinstance(value, str) else value["reference"]
 )
 def test_the_text_shows_what_the_records_say(page: str, span: re.Match[str]) -> None:
-    assert span["shown"] == results.quoted(span["role"], span["reference"]), "run: python book/_tools/quoted_numbers.py"
+    assert span["shown"] == quotes.quoted(span["role"], span["reference"]), "run: python book/_tools/quoted_numbers.py"
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda path: path.stem)

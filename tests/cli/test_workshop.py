@@ -20,6 +20,8 @@ WORKSHOP = [
     ["benchmark", "loader"],
     ["benchmark", "reinforce", "--record", "name"],
     ["benchmark", "train", "-h"],
+    ["compact", "--input", "set", "--output", "small"],
+    ["train", "--output", "{tmp}", "--record", "name"],
 ]
 
 
@@ -32,9 +34,9 @@ def no_workshop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("arguments", WORKSHOP, ids=" ".join)
 def test_without_a_checkout_one_line_says_what_is_needed(
-    arguments: list[str], no_workshop: None, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], no_workshop: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 2
+    assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"mcliplib {arguments[0]}: ")
     assert "checkout of the repository" in error

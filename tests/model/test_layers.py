@@ -106,7 +106,7 @@ def test_reading_one_token_is_the_whole_layer_at_that_token(randomize, causal, f
     for part in layer:
         x = torch.randn(3, 30, 16, dtype=torch.float64, requires_grad=True)
         at = torch.tensor([0, 29, 13])
-        whole, read = part(x)[torch.arange(3), at], part.read(x, at)
+        whole, read = part(x)[torch.arange(3), at], part.forward_at(x, at)
         torch.testing.assert_close(read, whole)
         gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (whole, read)]
         torch.testing.assert_close(*gradients)

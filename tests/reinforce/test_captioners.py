@@ -12,7 +12,7 @@ from mcliplib import UserError
 from mcliplib.data import Sample
 from mcliplib.reinforce.captioners import make_captioner
 from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss, fold_of
-from mcliplib.reinforce.captioners.sampling import draw, say, top_p_probabilities
+from mcliplib.reinforce.captioners.sampling import draw, sample_texts, top_p_probabilities
 
 START, END = 10, 11
 TINY = DecoderConfig(features=8, vocab_size=12, width=32, layers=1, prefix=2, context_length=6, dropout=0.0)
@@ -78,7 +78,7 @@ def trained():
 def texts_of(decoder, features, top_p):
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        return say(lambda tokens: decoder(features, tokens)[:, -1], len(features), start=START, end=END,
+        return sample_texts(lambda tokens: decoder(features, tokens)[:, -1], len(features), start=START, end=END,
                    longest=TINY.context_length, top_p=top_p, generator=generator)  # fmt: skip
 
 

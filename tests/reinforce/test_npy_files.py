@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mcliplib.reinforce.npy_files import load_npy
+from mcliplib.reinforce.archives import load_npy
 
 
 def saved(array, **options):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mcliplab.datasets.compact import compact
 from mcliplib import UserError, reinforce
 from mcliplib.data import ReadReport, decode_image, write_shard
 from mcliplib.reinforce import AugmentSettings, augment, read_reinforced
-from mcliplib.reinforce.compact import compact
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train import TrainSettings, train
 from mcliplib.train.batches import ReinforcedBatches, view_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcliplib.reinforce.zip_members import read_member
+from mcliplib.reinforce.archives import read_member
 
 
 def archive_of(members, compression=zipfile.ZIP_STORED):

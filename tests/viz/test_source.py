@@ -3,8 +3,8 @@
 import ast
 import inspect
 
+from mcliplab.figures.source import show_source, source_of
 from mcliplib.layers import MobileOneBlock, RepMixer
-from mcliplib.viz.source import show_source, source_of
 
 
 def test_source_is_the_packages_own():

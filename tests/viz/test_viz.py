@@ -7,10 +7,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
+from mcliplab.figures.slider import frames_slider
+from mcliplab.figures.table import html_table
 from mcliplib.errors import UserError
-from mcliplib.viz.slider import frames_slider
 from mcliplib.viz.style import PALETTE, use_style
-from mcliplib.viz.table import html_table
 
 matplotlib.use("Agg")
 PNG = b"\x89PNG\r\n\x1a\n"

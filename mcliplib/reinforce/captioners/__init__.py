@@ -3,6 +3,24 @@
 `make_captioner` imports a captioner's libraries only when it is made.
 """
 
-from mcliplib.reinforce.captioners.specs import make_captioner
+from mcliplib.errors import UserError
+from mcliplib.reinforce.settings import Captioner
 
-__all__ = ["make_captioner"]
+
+def make_captioner(spec: str) -> Captioner:
+    """`decoder`: ours, trained on this repository's captions; `coca` or `coca:ARCHITECTURE/TAG`: open_clip's CoCa.
+
+    Raises:
+        UserError: an unknown name, or its packages or weights are missing.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "decoder" and not rest:
+        from mcliplib.reinforce.captioners.decoder import DecoderCaptioner
+
+        return DecoderCaptioner()
+    if kind == "coca":
+        from mcliplib.reinforce.captioners.coca import DEFAULT, CoCaCaptioner
+
+        architecture, _, tag = rest.partition("/")
+        return CoCaCaptioner(architecture or DEFAULT[0], tag or DEFAULT[1])
+    raise UserError(f"unknown captioner {spec!r}; known: decoder, coca, coca:ARCHITECTURE/TAG")

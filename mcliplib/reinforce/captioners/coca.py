@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.errors import UserError
-from mcliplib.reinforce.captioners.sampling import say
+from mcliplib.reinforce.captioners.sampling import sample_texts
 from mcliplib.reinforce.store import generator_of
 
 DEFAULT = ("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k")
@@ -73,7 +73,7 @@ class CoCaCaptioner:
             found = self._model(pixels, text, image_latent=latent, image_embs=states, output_labels=False)
             return found["logits"][:, -1]
 
-        rows = say(
+        rows = sample_texts(
             next_logits,
             count,
             start=self._bpe.sot_token_id,

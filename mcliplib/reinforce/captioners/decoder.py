@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mcliplib.checkpoints.files import read
-from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.layers import TransformerLayer
 from mcliplib.preprocess import preprocess_image
-from mcliplib.reinforce.captioners.sampling import say
+from mcliplib.reinforce.captioners.sampling import sample_texts
 from mcliplib.reinforce.store import generator_of
 from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
 from mcliplib.reinforce.teachers.features import weights_sha256
@@ -25,9 +24,51 @@ from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer
 
+_LEVELS = 127
+_STEP = ".step"
 VARIANT = "lite0"
 FOLDS = 2
 TOP_P = 0.9
+
+
+def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors for a file.
+
+    Args:
+        tensors: floating-point weights by name.
+
+    Returns:
+        `NAME` int8 and `NAME.step` float32 for what has rows, `NAME` float16 for vectors and scalars.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if value.dim() < 2:
+            stored[name] = value.half()
+            continue
+        rows = value.float().flatten(1)
+        step = (rows.abs().amax(dim=1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        levels = (rows / step[:, None]).round().clamp(-_LEVELS, _LEVELS)
+        stored[name], stored[name + _STEP] = levels.to(torch.int8).view_as(value), step
+    return stored
+
+
+def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 tensors of `to_int8`, within half a step.
+
+    Raises:
+        ValueError: an int8 tensor without one step for each of its rows.
+    """
+    tensors = {}
+    for name, value in stored.items():
+        if value.dtype != torch.int8:
+            if not (name.endswith(_STEP) and name.removesuffix(_STEP) in stored):
+                tensors[name] = value.float()
+            continue
+        step = stored.get(name + _STEP)
+        if step is None or step.shape != value.shape[:1]:
+            raise ValueError(f"{name} is int8 and has no step for each row")
+        tensors[name] = value.float() * step.view(-1, *[1] * (value.dim() - 1))
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -128,7 +169,7 @@ class DecoderCaptioner:
         features = self._features(preprocess_image(image, IMAGE_SIZE)[None]).features.expand(count, -1)
         decoder = self._decoders[fold_of(self._concepts.get(key, key))]
         start, end = special_tokens(self._tokenizer)
-        rows = say(
+        rows = sample_texts(
             lambda tokens: decoder(features, tokens)[:, -1],
             count,
             start=start,

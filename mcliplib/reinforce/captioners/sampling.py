@@ -26,7 +26,7 @@ def draw(probabilities: Float[Tensor, "n v"], generator: torch.Generator) -> Int
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
-def say(
+def sample_texts(
     next_logits: Callable[[Tensor], Tensor],
     count: int,
     *,

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mcliplib._vision  # noqa: F401  the cure of torchvision comes before open_clip
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
 from mcliplib.model import PixelConfig
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
@@ -36,7 +36,7 @@ class OpenClipTeacher:
         try:
             model = open_clip.create_model(name, pretrained or None, device=device)
         except (RuntimeError, OSError) as error:
-            raise UserError(f"open_clip:{name}/{pretrained}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"open_clip:{name}/{pretrained}: {first_line(error)}") from error
         self.name, self.device = f"{name}/{pretrained}" if pretrained else name, torch.device(device)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(name)

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from mcliplab.figures.fold_steps import FoldStep, draw_fold_step
+from mcliplab.figures.slider import data_uri, frames_slider, img_style
 from mcliplib.evaluate.features import ModelEncoder
 from mcliplib.model import MobileCLIP
 from mcliplib.reinforce.augment import OPS, PAPER, Augmentation, Box, Op, magnitude_of, replay
-from mcliplib.viz.slider import data_uri, frames_slider, img_style
 from mcliplib.viz.style import WIDTH, hide_frame, show_picture
 
 if TYPE_CHECKING:
@@ -157,6 +158,27 @@ def explore_targets(teacher: Float[Tensor, "b b"], names: Sequence[str]) -> Expl
     frames = [{"tau": tau, "lambda_": 1.0} for tau in (0.003, 0.01, 0.03, 0.1, 1.0)]
     frames += [{"tau": 0.03, "lambda_": weight} for weight in (0.75, 0.5, 0.0)]
     return Explorer(draw, controls, frames, "temperature and weight")
+
+
+def explore_fold(steps: Sequence[FoldStep]) -> Explorer:
+    """Show every step of a block's folding, and the kernels of every channel.
+
+    Args:
+        steps: of `trace_fold`.
+    """
+    import ipywidgets
+
+    rows, channels = max(len(step.branches) for step in steps), len(steps[0].branches[0].bias)
+    controls = {
+        "step": ipywidgets.IntSlider(value=0, min=0, max=len(steps) - 1, description="step"),
+        "channel": ipywidgets.IntSlider(value=0, min=0, max=channels - 1, description="channel"),
+    }
+
+    def draw(step: int, channel: int) -> "tuple[Figure, str]":
+        return draw_fold_step(steps[step], channel=channel, rows=rows), steps[step].alt
+
+    captions = [f"{i} of {len(steps) - 1}: {step.caption}" for i, step in enumerate(steps)]
+    return Explorer(draw, controls, [{"step": i} for i in range(len(steps))], "step", captions)
 
 
 def explore_search(

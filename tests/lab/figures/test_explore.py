@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 import mcliplib
-from mcliplab.figures import explore_fold, trace_fold
+from mcliplab.figures import explore_augmentation, explore_fold, explore_search, explore_targets, trace_fold
 from mcliplib.layers import MobileOneBlock
 from mcliplib.reinforce.augment import OPS, Augmentation, Box, Op, magnitude_of, replay
-from mcliplib.viz import explore_augmentation, explore_search, explore_targets
 from tests.conftest import randomize_
 
 matplotlib.use("agg")

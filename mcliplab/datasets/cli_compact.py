@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the small form, and say what is left."""
-    from mcliplib.reinforce.compact import compact
+    from mcliplab.datasets.compact import compact
 
     made = compact(args.input, args.output, dims=args.dims, views=args.views, dtype=args.dtype, images=args.images)
     kept = ", ".join(f"{share:.1%}" for share in made.kept)

@@ -1,19 +1,72 @@
-"""Many small torch files of one structure, such as a shard's `KEY.pth.gz`, without unpickling each of them.
+"""Many small zip archives of arrays, such as a shard's `KEY.npz` and `KEY.pth.gz`, read without parsing each anew.
 
-A torch file is a zip archive: a pickle that says what there is, and the numbers of each tensor in a file of their own.
-Where the pickle is the same to the byte, so are names, shapes and types; then only the numbers are read. The first file
-of each structure, and whatever is not plain, goes through `torch.load(weights_only=True)`.
+numpy's and torch's own readers take twice as long, and make loading a reinforced pair a fifth slower than a plain one;
+with these it is a tenth. What is not plain goes to them: never unpickled, `torch.load(weights_only=True)`.
 """
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mcliplib.reinforce.zip_members import read_member
+_HEADER = 30  # bytes of a member's own header, before its name and what else it holds
+_PREFIX = 10  # bytes: magic, version 1.0, length of the header
+
+
+def read_member(content: bytes, archive: zipfile.ZipFile, name: str) -> bytes:
+    """What `archive.read(name)` gives; for members that are only stored, in a fraction of the time.
+
+    Args:
+        content: of the archive.
+        archive: the same, opened.
+        name: of the member.
+
+    Raises:
+        zipfile.BadZipFile: it is damaged.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:  # deflated, or encrypted
+        return archive.read(name)
+    header = content[info.header_offset : info.header_offset + _HEADER]
+    start = (
+        info.header_offset + _HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+    )
+    found = content[start : start + info.file_size]
+    if header[:4] != b"PK\x03\x04" or len(found) != info.file_size or zlib.crc32(found) != info.CRC:
+        raise zipfile.BadZipFile(f"{name} is damaged")
+    return found
+
+
+def load_npy(content: bytes) -> NDArray[Any]:
+    """The array of a `.npy` file; never unpickles.
+
+    Raises:
+        ValueError: not such a file, one cut short, or one of objects.
+    """
+    if content[:8] != b"\x93NUMPY\x01\x00":  # other versions are for headers that ours never need
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    start = _PREFIX + int.from_bytes(content[8:_PREFIX], "little")
+    dtype, shape, fortran_order = _header(content[:start])
+    if dtype.hasobject:
+        raise ValueError("holds objects, which only pickle can read")
+    if len(content) != start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+        raise ValueError("is longer or shorter than its header says")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
+
+
+@lru_cache(maxsize=256)
+def _header(start: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    stream = io.BytesIO(start)
+    np.lib.format.read_magic(stream)
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    return dtype, shape, fortran_order
 
 
 class _Place(NamedTuple):
@@ -26,6 +79,8 @@ class _Place(NamedTuple):
 
 
 _layouts: dict[bytes, tuple[_Place, ...]] = {}
+
+
 _MOST = 64  # structures that are remembered
 
 

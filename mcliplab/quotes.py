@@ -1,0 +1,52 @@
+"""How the book quotes numbers: those of the records, and the paper's."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from mcliplib.errors import UserError
+from mcliplib.results import RESULTS, near_names, value
+
+PUBLISHED = RESULTS.with_name("published.json")  # the paper's numbers, the only ones that no run of ours wrote
+QUOTED = re.compile(  # a number in a text that is read outside of the book too: README, notebooks
+    r"<!-- (?P<role>result|published): (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /(?P=role) -->", re.DOTALL
+)
+
+
+def render(reference: str, directory: Path | str | None = None) -> str:
+    """The text of `NAME.path.to.value|format`, as the book's `result` role and README's spans show it.
+
+    The format is Python's (`.1f`, `,`); `%` alone means `.1%`, none means `str`.
+
+    Raises:
+        UserError: the reference is malformed or leads nowhere, or its format does not fit the value.
+    """
+    target, _, spec = reference.strip().partition("|")
+    name, dot, path = target.strip().partition(".")
+    if not (name and dot and path):
+        raise UserError(f"{reference!r} is not of the form NAME.path.to.value|format")
+    found = value(name, path, directory)
+    if isinstance(found, Mapping | list):
+        raise UserError(f"result {target.strip()!r} is not a single value")
+    try:
+        return format(found, ".1%" if spec.strip() == "%" else spec.strip())
+    except ValueError as error:
+        raise UserError(f"{reference!r}: {error}") from error
+
+
+def published(name: str) -> dict[str, str]:
+    """The published number of that name: its `value`, `unit`, `what` it is, and its `source` in the bibliography.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known: dict[str, dict[str, str]] = json.loads(PUBLISHED.read_text())
+    if name not in known:
+        raise UserError(f"no published number {name!r} in {PUBLISHED.name}{near_names(name, list(known))}")
+    return known[name]
+
+
+def quoted(role: str, reference: str) -> str:
+    """What the book's role of that name, `result` or `published`, shows for a reference."""
+    return render(reference) if role == "result" else published(reference)["value"]
