@@ -4,14 +4,32 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mcliplib.errors import UserError
-from mcliplib.results import RESULTS, near_names, value
+from mcliplib.results import RESULTS, load, near_names
 
 PUBLISHED = RESULTS.with_name("published.json")  # the paper's numbers, the only ones that no run of ours wrote
 QUOTED = re.compile(  # a number in a text that is read outside of the book too: README, notebooks
     r"<!-- (?P<role>result|published): (?P<reference>[^>]+?) -->(?P<shown>.*?)<!-- /(?P=role) -->", re.DOTALL
 )
+
+
+def value(name: str, path: str, directory: Path | str | None = None) -> Any:
+    """One number (or text) of a record: `path` leads through its values, or else names another member (`seconds`).
+
+    Raises:
+        UserError: no such record or no such path; near names are listed.
+    """
+    content = load(name, directory)
+    steps = path.split(".")
+    here: Any = content["values"] if steps[0] in content["values"] else content
+    for step in steps:
+        if not isinstance(here, Mapping) or step not in here:
+            known = list(here) if isinstance(here, Mapping) else []
+            raise UserError(f"result {name!r} has no {path!r}: {step!r} is unknown{near_names(step, known)}")
+        here = here[step]
+    return here
 
 
 def render(reference: str, directory: Path | str | None = None) -> str:

@@ -91,23 +91,6 @@ def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
     return content
 
 
-def value(name: str, path: str, directory: Path | str | None = None) -> Any:
-    """One number (or text) of a record: `path` leads through its values, or else names another member (`seconds`).
-
-    Raises:
-        UserError: no such record or no such path; near names are listed.
-    """
-    content = load(name, directory)
-    steps = path.split(".")
-    here: Any = content["values"] if steps[0] in content["values"] else content
-    for step in steps:
-        if not isinstance(here, Mapping) or step not in here:
-            known = list(here) if isinstance(here, Mapping) else []
-            raise UserError(f"result {name!r} has no {path!r}: {step!r} is unknown{near_names(step, known)}")
-        here = here[step]
-    return here
-
-
 def folder(directory: Path | str | None = None) -> Path:
     """Where records are: `directory`, else what `MCLIPLIB_RESULTS` names, else `data/results` of this checkout."""
     return Path(directory or os.environ.get("MCLIPLIB_RESULTS") or RESULTS)

@@ -1,15 +1,12 @@
 """The evaluation suite: every task of the evaluation sets, read from their cards."""
 
-import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mcliplib.data import Sample, get_card, list_datasets, load_samples, shard_paths
-from mcliplib.data.reader import encoded_pairs
+from mcliplib.data import Sample, get_card, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate.features import Encoder, ModelEncoder
 from mcliplib.evaluate.scores import (
@@ -25,7 +22,6 @@ from mcliplib.evaluate.scores import (
 from mcliplib.model import MobileCLIP
 
 SUITES = ("mini",)
-_TELLING = 0.1
 
 
 def suite_datasets(suite: str) -> list[str]:
@@ -76,38 +72,6 @@ def metrics(result: ZeroShot | Retrieval) -> dict[str, Score]:
         return {"top1": result.top1} if result.classes <= 5 else {"top1": result.top1, "top5": result.top5}
     ways = result._asdict().items()
     return {f"{way}_r{depth}": value for way, recalls in ways for depth, value in recalls.items()}
-
-
-def constant_answer(task: str) -> float:
-    """What it scores to give the same answer for everything: the most frequent class or caption, or one picture.
-
-    Of retrieval it is the mean of both ways. A student below it has learned nothing that this task would show.
-
-    Args:
-        task: "set/task", as `evaluate_suite` names it.
-
-    Raises:
-        UserError: no such set, or no such task in it.
-    """
-    name, _, kind = task.partition("/")
-    tasks = get_card(name)["tasks"]
-    if kind not in tasks:
-        raise UserError(f"{name} has no task {kind!r}; there is {', '.join(tasks) or 'none'}")
-    pairs = (members for _, members in encoded_pairs(shard_paths(name)))
-    if tasks[kind]["kind"] == "retrieval":
-        captions = Counter(members["txt"] for members in pairs)
-        return (max(captions.values()) / captions.total() + 1 / len(captions)) / 2
-    labels = Counter(json.loads(members["json"])[tasks[kind]["label_field"]] for members in pairs)
-    return max(labels.values()) / labels.total()
-
-
-def is_non_degenerate(task: str) -> bool:
-    """Whether a score on the task says that something was learned: one answer for everything scores below a tenth.
-
-    Raises:
-        UserError: see `constant_answer`.
-    """
-    return constant_answer(task) < _TELLING
 
 
 def _evaluate(

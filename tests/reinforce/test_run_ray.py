@@ -19,7 +19,14 @@ ray = pytest.importorskip("ray")
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> object:
     here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}  # of the teachers' modules
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=here)
+    for _ in range(10):  # Ray gives up after 30 seconds, which a busy machine may need
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=here)
+            break
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     yield
     ray.shutdown()
 
