@@ -9,7 +9,7 @@ PORT ?= 8000
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env book lab test portable lint lock serve clean
+.PHONY: help env book lab test quick portable lint size lock serve clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: lint ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
 	$(BIN)/python -m pytest tests/book tests/notebooks
 
+quick: lint ## Check what an edit can break, in about two minutes: lint, types, the tests that are not slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(QUICK)
+
 portable: env ## Run the changed chapters with other seeds, threads and instruction sets, and record what holds (an hour or two)
 	$(BIN)/python tests/notebooks/portable.py --record
 
@@ -46,6 +49,9 @@ lint: env ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+size: env ## Print how large the package and its rooms are
+	$(BIN)/python -m tests.project.size
 
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,teachers,build,book,test,dev]' --editable ./mcliplab

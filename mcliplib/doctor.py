@@ -1,13 +1,15 @@
-"""Look at this machine and say what is missing, with the cure of each fault."""
+"""`mcliplib doctor`: look at this machine and say what is missing, with the cure of each fault."""
 
+import argparse
 import importlib.metadata as metadata
+import json
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mcliplib.errors import UserError
 
@@ -44,6 +46,29 @@ class Finding:
     state: State
     detail: str
     cure: str = ""
+
+
+def register(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("doctor", help="check this machine and print the cure of each fault")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of findings")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each finding; 1 if something must be cured."""
+    findings = examine()
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print("\n".join(map(line, findings)))
+    return int(any(finding.state == "FAIL" for finding in findings))
+
+
+def line(finding: Finding) -> str:
+    """The finding as people read it."""
+    cure = f"\n{'':19}cure: {finding.cure}" if finding.cure else ""
+    return f"{finding.state:<4} {finding.name:<13} {finding.detail}{cure}"
 
 
 def examine() -> list[Finding]:

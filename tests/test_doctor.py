@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from mcliplib import _torchvision_compat, doctor
-from mcliplib.cli import doctor as command
+from mcliplib import doctor as command
 from mcliplib.errors import UserError
 
 GIB = 2**30

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mcliplab.benchmarks.pictures import web_jpeg
 from mcliplab.benchmarks.storage import unit_rows
+from mcliplab.pairs import encoded_pairs
 from mcliplib.data import Sample, read_shards, write_shard
-from mcliplib.data.reader import Members, encoded_pairs, image_extension
+from mcliplib.data.reader import Members, image_extension
 from mcliplib.errors import UserError
 from mcliplib.latency.timing import Measurement, measure
 from mcliplib.reinforce import augment

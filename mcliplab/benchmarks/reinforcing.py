@@ -17,8 +17,9 @@ from torch import Tensor
 
 from mcliplab.benchmarks.pictures import web_jpeg
 from mcliplab.benchmarks.storage import DTYPES, Fidelity, example_sample, fidelity
+from mcliplab.pairs import encoded_pairs
 from mcliplib.data import decode_image
-from mcliplib.data.reader import Members, encoded_pairs, image_extension
+from mcliplib.data.reader import Members, image_extension
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
 from mcliplib.latency.timing import Spread, measure, spread

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
-from mcliplib.reinforce.captioners.decoder import FOLDS, CaptionDecoder, DecoderConfig, caption_loss, fold_of
+from mcliplib.reinforce.captioners.decoder import FOLDS, CaptionDecoder, DecoderConfig, fold_of
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,11 @@ def halves(concepts: Sequence[str]) -> list[Int[Tensor, " m"]]:
     """For each fold, the pairs that its decoder is trained on: those of the other one."""
     folds = torch.tensor([fold_of(concept) for concept in concepts])
     return [(folds != fold).nonzero()[:, 0] for fold in range(FOLDS)]
+
+
+def caption_loss(logits: Float[Tensor, "n t v"], tokens: Int[Tensor, "n t+1"], end: int) -> Float[Tensor, ""]:
+    """Cross-entropy of each next token, up to and with the end of text; the padding after it does not count."""
+    targets = tokens[:, 1:]
+    ended = (targets == end).long().cumsum(dim=1)
+    padding = ended - (targets == end).long() > 0
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.masked_fill(padding, -100).flatten())

@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
+from mcliplab.pairs import encoded_pairs
 from mcliplib.data import get_card, shard_paths
-from mcliplib.data.reader import encoded_pairs
 from mcliplib.errors import UserError
 
 _NON_DEGENERATE = 0.1

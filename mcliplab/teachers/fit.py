@@ -1,5 +1,6 @@
 """From the training sets to trained heads."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from mcliplab.experiments.noise import with_wrong_captions
 from mcliplab.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
 from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
 from mcliplab.teachers.views import image_views
+from mcliplib.checkpoints.files import write_safetensors
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
-from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, save_heads
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, Heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2
@@ -98,3 +100,10 @@ def train_teachers(
         save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings), **noted})
         paths.append(path)
     return paths
+
+
+def save_heads(heads: Heads, path: Path, about: dict[str, str]) -> None:
+    """Write the heads in float16, with the widths and `about` in the file's metadata."""
+    widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(heads.text[1].out_features)}
+    tensors = {name: value.half() for name, value in heads.state_dict().items()}
+    write_safetensors(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})

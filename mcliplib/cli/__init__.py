@@ -11,7 +11,7 @@ from mcliplib.cli.common import register
 from mcliplib.errors import UserError
 
 COMMANDS = {
-    "doctor": "mcliplib.cli.doctor",
+    "doctor": "mcliplib.doctor",
     "data": "mcliplib.cli.data",
     "teachers": "mcliplab.teachers.cli",
     "captioner": "mcliplab.captioner.cli",

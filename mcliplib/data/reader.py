@@ -139,14 +139,6 @@ def image_extension(members: Mapping[str, Any]) -> str | None:
     return next((one for one in IMAGE_EXTENSIONS if one in members), None)
 
 
-def encoded_pairs(shards: Iterable[Path]) -> Iterator[tuple[str, Members]]:
-    """Key and members of the samples that have a picture and a caption; nothing is decoded."""
-    for shard in shards:
-        for key, members in raw_samples(str(shard), {}):
-            if "txt" in members and image_extension(members):
-                yield key, members
-
-
 class _BadSampleError(Exception):
     """Why one sample is left out; the text is the reason in the report."""
 

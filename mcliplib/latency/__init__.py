@@ -1,7 +1,7 @@
 """How fast the towers run, what limits them, and which way of running them is the fastest on this machine."""
 
 from mcliplib.latency.comparison import Comparison, compare
-from mcliplib.latency.flops import LayerCost, Machine, Share, layer_costs, machine, shares, tower_cost
+from mcliplib.latency.flops import LayerCost, Machine, Share, machine, shares, tower_cost
 from mcliplib.latency.peers import PEERS, Peer
 from mcliplib.latency.timing import Measurement, Spread, measure
 from mcliplib.latency.tuning import WAYS, Candidate, Tuned, Way, tune
@@ -20,7 +20,6 @@ __all__ = [
     "Tuned",
     "Way",
     "compare",
-    "layer_costs",
     "machine",
     "measure",
     "shares",

@@ -61,19 +61,6 @@ def tower_cost(tower: nn.Module, example: Tensor) -> LayerCost:
     return LayerCost("", type(tower).__name__, _parameters(tower), counter.get_total_flops())
 
 
-def layer_costs(tower: nn.Module, example: Tensor) -> list[LayerCost]:
-    """The cost of each layer (module without children) that has parameters or operations, in the order of the tower."""
-    with _counter() as counter, torch.no_grad():
-        tower(example)
-    counts = counter.get_flop_counts()
-    costs = []
-    for name, module in tower.named_modules():
-        flops = sum(counts.get(f"{type(tower).__name__}.{name}", {}).values())
-        if next(module.children(), None) is None and (flops or _parameters(module)):
-            costs.append(LayerCost(name, type(module).__name__, _parameters(module), flops))
-    return costs
-
-
 def call_flops(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
     """Operations of one call of an ATen operator (an OpOverloadPacket); 0 where none are counted."""
     if operator in EXTRA:

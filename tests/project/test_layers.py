@@ -1,26 +1,52 @@
 """The house: who may use whom, and how small the package is."""
 
-import ast
-from pathlib import Path
+import pytest
 
-ROOT = Path(__file__).parents[2]
-THE_ONE_DOOR = "mcliplib/cli"  # names the workshop's commands as strings, and imports them when they are asked for
+from tests.project.size import MOST_FILES, MOST_LINES, READINGS, ROOT, files, imported, reading, total
+
+THE_ONE_DOOR = "mcliplib/cli"  # names the workshop's modules as strings, and imports them when they are asked for
+ROOMS = (  # each uses only rooms above it, and its own
+    {"layers", "errors", "files", "threads", "precision", "_vision", "_torchvision_compat"},
+    {"images", "image_encoder", "text_encoder", "vit", "model", "presets", "tokenizer", "preprocess", "factory", "hub",
+     "checkpoints", "reparam"},
+    {"data"},
+    {"evaluate"},
+    {"reinforce"},
+    {"losses", "optimization", "train", "results"},
+    {"latency"},
+    {"viz", "cli", "doctor"},
+)  # fmt: skip
 
 
-def imported(path: Path) -> set[str]:
-    """The modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+def room_of(name: str) -> int | None:
+    """The place of a module's room in the order; None for the package itself."""
+    parts = name.split(".")
+    return next((place for place, room in enumerate(ROOMS) if len(parts) > 1 and parts[1] in room), None)
 
 
 def test_the_package_never_uses_the_workshop() -> None:
-    files = sorted((ROOT / "mcliplib").rglob("*.py"))
-    assert len(files) > 50
-    assert [file for file in files if any(name.split(".")[0] == "mcliplab" for name in imported(file))] == []
-    named = {str(file.parent.relative_to(ROOT)) for file in files if '"mcliplab' in file.read_text()}
+    paths = files("mcliplib")
+    assert [path for path in paths if any(name.split(".")[0] == "mcliplab" for name in imported(path))] == []
+    named = {str(path.parent.relative_to(ROOT)) for path in paths if '"mcliplab' in path.read_text()}
     assert named == {THE_ONE_DOOR}
+
+
+@pytest.mark.parametrize("path", files("mcliplib"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_uses_only_rooms_above_it(path) -> None:
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None:
+        assert path.name in ("__init__.py", "__main__.py")
+        return
+    used = {name: room_of(name) for name in imported(path) if name.startswith("mcliplib.")}
+    assert {name for name, place in used.items() if place is not None and place > own} == set()
+
+
+def test_the_package_is_small() -> None:
+    assert total(files("mcliplib")) <= MOST_LINES, "see `make size`"
+    assert len(files("mcliplib")) <= MOST_FILES, "see `make size`"
+
+
+@pytest.mark.parametrize("idea", READINGS)
+def test_an_idea_is_read_in_few_files(idea: str) -> None:
+    opened, most = reading(idea), READINGS[idea][2]
+    assert 1 <= len(opened) <= most, opened

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mcliplab.captioner.judge import judge
-from mcliplab.captioner.training import DecoderData, DecoderSettings, halves, train_decoder
+from mcliplab.captioner.training import DecoderData, DecoderSettings, caption_loss, halves, train_decoder
 from mcliplib import UserError
 from mcliplib.data import Sample
 from mcliplib.reinforce.captioners import make_captioner
-from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, caption_loss, fold_of
+from mcliplib.reinforce.captioners.decoder import CaptionDecoder, DecoderConfig, fold_of
 from mcliplib.reinforce.captioners.sampling import draw, sample_texts, top_p_probabilities
 
 START, END = 10, 11

@@ -7,13 +7,14 @@ import torch
 from PIL import Image
 
 from mcliplab.teachers.ensemble import Ensemble
+from mcliplab.teachers.fit import save_heads
 from mcliplib.cli import main
 from mcliplib.data import load_samples
 from mcliplib.errors import UserError
 from mcliplib.evaluate.scores import retrieval
 from mcliplib.reinforce.teachers import make_teacher, minilm
 from mcliplib.reinforce.teachers.efficientnet import LiteTower
-from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, save_heads
+from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
 

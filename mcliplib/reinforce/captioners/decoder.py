@@ -24,32 +24,10 @@ from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer
 
-_LEVELS = 127
-_STEP = ".step"
+STEP = ".step"  # after a tensor's name: what its int8 numbers are multiples of, by row
 VARIANT = "lite0"
 FOLDS = 2
 TOP_P = 0.9
-
-
-def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors for a file.
-
-    Args:
-        tensors: floating-point weights by name.
-
-    Returns:
-        `NAME` int8 and `NAME.step` float32 for what has rows, `NAME` float16 for vectors and scalars.
-    """
-    stored: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if value.dim() < 2:
-            stored[name] = value.half()
-            continue
-        rows = value.float().flatten(1)
-        step = (rows.abs().amax(dim=1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
-        levels = (rows / step[:, None]).round().clamp(-_LEVELS, _LEVELS)
-        stored[name], stored[name + _STEP] = levels.to(torch.int8).view_as(value), step
-    return stored
 
 
 def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,10 +39,10 @@ def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = {}
     for name, value in stored.items():
         if value.dtype != torch.int8:
-            if not (name.endswith(_STEP) and name.removesuffix(_STEP) in stored):
+            if not (name.endswith(STEP) and name.removesuffix(STEP) in stored):
                 tensors[name] = value.float()
             continue
-        step = stored.get(name + _STEP)
+        step = stored.get(name + STEP)
         if step is None or step.shape != value.shape[:1]:
             raise ValueError(f"{name} is int8 and has no step for each row")
         tensors[name] = value.float() * step.view(-1, *[1] * (value.dim() - 1))
@@ -122,14 +100,6 @@ class CaptionDecoder(nn.Module):
         x = torch.cat([prefix, self.embedding(tokens)], dim=1)
         x = self.layers(self.dropout(x + self.positions[: x.shape[1]]))
         return self.norm(x[:, self.config.prefix :]) @ self.embedding.weight.T
-
-
-def caption_loss(logits: Float[Tensor, "n t v"], tokens: Int[Tensor, "n t+1"], end: int) -> Float[Tensor, ""]:
-    """Cross-entropy of each next token, up to and with the end of text; the padding after it does not count."""
-    targets = tokens[:, 1:]
-    ended = (targets == end).long().cumsum(dim=1)
-    padding = ended - (targets == end).long() > 0
-    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.masked_fill(padding, -100).flatten())
 
 
 class DecoderCaptioner:

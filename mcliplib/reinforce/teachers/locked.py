@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from mcliplib.checkpoints.files import read, write_safetensors
+from mcliplib.checkpoints.files import read
 from mcliplib.data import data_root
 from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image
@@ -63,13 +63,6 @@ class Heads(nn.Module):
     def scale(self) -> Tensor:
         """What the similarities are multiplied with before the softmax."""
         return self.log_scale.exp()
-
-
-def save_heads(heads: Heads, path: Path, about: dict[str, str]) -> None:
-    """Write the heads in float16, with the widths and `about` in the file's metadata."""
-    widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(heads.text[1].out_features)}
-    tensors = {name: value.half() for name, value in heads.state_dict().items()}
-    write_safetensors(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})
 
 
 def load_heads(path: Path) -> tuple[Heads, dict[str, str]]:

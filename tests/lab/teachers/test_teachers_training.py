@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from mcliplab.teachers.fit import save_heads
 from mcliplab.teachers.texts import caption_numbers, ways_to_say
 from mcliplab.teachers.training import HeadData, HeadSettings, soft_cross_entropy, train_heads
 from mcliplab.teachers.views import image_views
@@ -13,7 +14,7 @@ from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, Frozen, conse
-from mcliplib.reinforce.teachers.locked import Heads, load_heads, save_heads
+from mcliplib.reinforce.teachers.locked import Heads, load_heads
 
 SETTINGS = HeadSettings(
     epochs=15, batch_size=16, image_hidden=32, text_hidden=16, learning_rate=1e-2, mixup=0.1, noise=0.0
