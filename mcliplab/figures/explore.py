@@ -47,7 +47,8 @@ class Explorer:
         Args:
             draw: gives a matplotlib figure or a PIL picture, and its alt text.
             controls: ipywidgets with a `value`, by the argument of `draw`.
-            frames: values of the controls for the static page, one set a frame; those left out stay as they are.
+            frames: values of the controls for the static page, one set a frame; those left out stay as they are. The
+                page opens with the frame that the controls show, if there is one.
             label: what the static slider changes.
             captions: of the frames; unless given, the values that make each one.
         """
@@ -57,7 +58,9 @@ class Explorer:
         self._draw = draw
         drawn = [draw(**(self.values() | dict(frame))) for frame in frames]
         captions = captions or [self._in_words(frame) for frame in frames]
-        self.page = frames_slider([f for f, _ in drawn], [alt for _, alt in drawn], label, captions=captions)
+        start = next((i for i, frame in enumerate(frames) if frame.items() <= self.values().items()), 0)
+        figures, alts = zip(*drawn, strict=True)
+        self.page = frames_slider(figures, alts, label, captions=captions, start=start)
         for control in self.controls.values():
             control.observe(self._redraw, names="value")
         self._redraw()
@@ -97,7 +100,7 @@ def explore_augmentation(picture: Image.Image, *, size: int = 224) -> Explorer:
         "down": ipywidgets.FloatRangeSlider(value=(0.0, 1.0), min=0, max=1, step=0.01, description="crop, down"),
         "first": ipywidgets.Dropdown(options=names, value="Rotate", description="first"),
         "first_level": levels(value=9, min=0, max=PAPER.bins - 1, description="its level"),
-        "second": ipywidgets.Dropdown(options=names, value="Identity", description="then"),
+        "second": ipywidgets.Dropdown(options=names, value="Solarize", description="then"),
         "second_level": levels(value=9, min=0, max=PAPER.bins - 1, description="its level"),
     }
 
@@ -177,7 +180,7 @@ def explore_fold(steps: Sequence[FoldStep]) -> Explorer:
     def draw(step: int, channel: int) -> "tuple[Figure, str]":
         return draw_fold_step(steps[step], channel=channel, rows=rows), steps[step].alt
 
-    captions = [f"{i} of {len(steps) - 1}: {step.caption}" for i, step in enumerate(steps)]
+    captions = [f"{i} of {len(steps) - 1}" for i in range(len(steps))]  # the drawing says the rest
     return Explorer(draw, controls, [{"step": i} for i in range(len(steps))], "step", captions)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Block = RepMixer | MobileOneBlock
 
 # Places on the drawing, in inches.
-WIDTH, ROW, MARGIN, TITLE = 4.75, 0.92, 0.4, 0.35
-X_INPUT, X_FAN, X_KERNEL, X_NORM, X_SCALE, X_SUM, X_OUTPUT = 0.13, 0.5, 1.5, 2.38, 3.1, 4.05, 4.6
-CELL, KERNEL = 0.27, 0.84  # largest side of a kernel's cell, and of the kernel
+WIDTH, ROW, MARGIN, TITLE = 4.75, 1.02, 0.4, 0.35
+X_INPUT, X_FAN, X_KERNEL, X_NORM, X_SCALE, X_SUM, X_OUTPUT = 0.13, 0.5, 1.47, 2.38, 3.1, 4.05, 4.6
+CELL, KERNEL = 0.32, 0.97  # largest side of a kernel's cell, and of the kernel
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,10 @@ class FoldStep:
     difference: float
 
     @property
-    def caption(self) -> str:
-        """The title, the number of branches and the difference, for the slider."""
-        count = "one branch" if len(self.branches) == 1 else f"{len(self.branches)} branches"
-        return f"{self.title}; {count}; largest difference {_short_float(self.difference)}"
-
-    @property
     def alt(self) -> str:
         """The drawing in words."""
-        return f"{self.title}. From x to y: {'; '.join(map(_in_words, self.branches))}."
+        words = "; ".join(map(_in_words, self.branches))
+        return f"{self.title}. From x to y: {words}. Largest difference: {_short_float(self.difference)}."
 
 
 def trace_fold(block: Block, x: Float[Tensor, "b c h w"]) -> list[FoldStep]:
@@ -258,7 +253,7 @@ def _draw_kernel(axis: "Axes", kernel: Tensor, centre: tuple[float, float]) -> N
             value = float(kernel[row, column])
             place = (left + (column + 0.5) * cell, top - (row + 0.5) * cell)
             colour = "white" if abs(value) > 0.7 else "black"
-            axis.text(*place, _short(value), ha="center", va="center", fontsize=7, color=colour, zorder=3)
+            axis.text(*place, _short(value), ha="center", va="center", fontsize=9, color=colour, zorder=3)
 
 
 def _draw_scale(

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 CSS_PIXELS = 96  # an inch
 
-_TEMPLATE = """<div id="{id}" class="frames-slider" role="group" aria-label="{label}">
+_TEMPLATE = """<div id="{id}" class="frames-slider" role="group" aria-label="{label}" style="text-align:center">
 <img id="{id}-image" src="{first}" alt="{alt}" style="{style}">
-<p style="margin:.3em 0"><label for="{id}-range">{label}: </label>
-<output id="{id}-value" for="{id}-range">{text}</output></p>
+<p style="margin:.3em 0"><label for="{id}-range" style="display:inline">{label}: </label>
+<output id="{id}-value" for="{id}-range" style="display:inline">{text}</output></p>
 <input id="{id}-range" type="range" min="0" max="{last}" value="{start}" step="1" aria-valuetext="{text}"
  style="width:min(100%,30em)">
 <script>(() => {{

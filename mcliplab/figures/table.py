@@ -1,5 +1,6 @@
 """A table in a notebook and on a static page: static pages do not draw tables in Markdown output."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from mcliplib.errors import UserError
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+_AT_THE_END = ' style="text-align:right"'
+_NO_UNIT = re.compile(r"\b(at least|at most|to)\b|(?<=\d)e[+-]?\d")  # letters that a number may have
+
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> "HTML":
-    """A table with a caption, wide ones scrolling sideways on a phone.
+    """A table with a caption, wide ones scrolling sideways on a phone; columns of numbers are aligned at their ends.
 
     Args:
         head: the columns' names.
@@ -23,17 +27,40 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: s
     """
     if wrong := [row for row in rows if len(row) != len(head)]:
         raise UserError(f"a table of {len(head)} columns has a row of {len(wrong[0])} cells")
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(_row(row) for row in rows)
+    texts = [[str(cell) for cell in row] for row in rows]
+    ends = [place > 0 and all(_is_number(row[place]) for row in texts) for place in range(len(head))]
+    columns = "".join(
+        f'<th scope="col"{_AT_THE_END * end}>{_shown(name)}</th>' for name, end in zip(head, ends, strict=True)
+    )
+    lines = "".join(_row(row, ends) for row in texts)
     from IPython.display import HTML
 
     return HTML(
-        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="table"><caption>{escape(caption)}</caption>'
+        f'<div class="table-box" style="overflow-x:auto" tabindex="0" role="region" aria-label="{_shown(caption)}">'
+        f'<table class="table"><caption>{_shown(caption)}</caption>'
         f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 
-def _row(cells: Sequence[object]) -> str:
-    name, *rest = (escape(str(cell)) for cell in cells)
-    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+def _row(cells: Sequence[str], ends: Sequence[bool]) -> str:
+    name, *rest = cells
+    shown = "".join(
+        f"<td{_AT_THE_END}>{_unbroken(cell)}</td>" if end else f"<td>{_shown(cell)}</td>"
+        for cell, end in zip(rest, ends[1:], strict=True)
+    )
+    return f'<tr><th scope="row">{_shown(name)}</th>{shown}</tr>'
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell holds numbers and signs alone, or nothing."""
+    return not any(character.isalpha() for character in _NO_UNIT.sub("", cell))
+
+
+def _unbroken(number: str) -> str:
+    """Lines end before brackets only."""
+    return _shown(number).replace(" ", "\u00a0").replace("\u00a0(", " (")
+
+
+def _shown(text: str) -> str:
+    """HTML, with apostrophes as in a printed text."""
+    return escape(re.sub(r"(?<=\w)'(?=s\b|\s)", "’", text))

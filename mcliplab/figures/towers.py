@@ -42,7 +42,8 @@ def draw_towers(config: ModelConfig) -> "Figure":
         _draw_column(axis, name, boxes, rows)
     used = {box.colour for boxes in columns.values() for box in boxes}
     patches = [Patch(facecolor=c, edgecolor="black", label=name) for c, name in KINDS.items() if c in used]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=9, handlelength=1.2)
+    narrow = {"handlelength": 1, "handletextpad": 0.4, "columnspacing": 1}
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=9, **narrow)
     return figure
 
 

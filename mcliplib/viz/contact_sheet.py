@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from mcliplib.data.sample import Sample
 
-_CAPTION_INCHES = 0.3  # two lines
+_CAPTION_INCHES = 0.36  # two lines
 _Item = TypeVar("_Item")
 
 
@@ -20,7 +20,7 @@ def spread(items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[int(index * len(items) / count)] for index in range(max(0, count))]
 
 
-def contact_sheet(samples: Sequence[Sample], columns: int = 8, cell: float = 1.3, caption_width: int = 20) -> Figure:
+def contact_sheet(samples: Sequence[Sample], columns: int = 8, cell: float = 1.5, caption_width: int = 20) -> Figure:
     """Draw the samples in rows of ``columns``, each image above its caption.
 
     Args:
@@ -47,7 +47,7 @@ def contact_sheet(samples: Sequence[Sample], columns: int = 8, cell: float = 1.3
         axis.imshow(_square(sample.image))
         lines = textwrap.wrap(sample.caption, caption_width, max_lines=2, placeholder=" …")
         text = "\n".join(lines).replace("$", r"\$")
-        axis.text(0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=7, linespacing=1.1)
+        axis.text(0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=9, linespacing=1.1)
     return figure
 
 

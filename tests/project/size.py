@@ -16,7 +16,20 @@ MOST_LINES, MOST_FILES = 7_000, 95  # of `mcliplib`
 # An idea: the module in which one starts to read, what one need not open to follow it, and the most files to open.
 READINGS = {
     "S0, top to bottom": ("mcliplib.presets", {"errors", "vit", "_vision", "_torchvision_compat"}, 9),
-    "a training step": ("mcliplib.train.step", {"errors", "model", "precision", "train.settings", "train.data"}, 5),
+    "a training step": (
+        "mcliplib.train.step",
+        {
+            "errors",
+            "model",
+            "precision",
+            "tokenizer",
+            "reinforce.augment",
+            "reinforce.sample",
+            "train.settings",
+            "train.data",
+        },
+        5,
+    ),
     "the fold": ("mcliplib.layers.fold", set(), 1),
     "the loss": ("mcliplib.losses", set(), 1),
     "the replay": ("mcliplib.reinforce.augment", {"errors", "images", "_vision"}, 1),

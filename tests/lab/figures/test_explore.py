@@ -69,6 +69,13 @@ def test_the_augmentation_is_replayed(picture):
     assert "Solarize at 12" in alt(explorer)
 
 
+def test_the_page_opens_with_what_the_controls_show(picture):
+    """A picture that no operation has changed would look as if the slider did nothing."""
+    explorer = explore_augmentation(picture)
+    assert explorer.controls["second"].value != "Identity"
+    assert f'alt="{alt(explorer)}"' in explorer.page.data
+
+
 @pytest.mark.parametrize("across", [(0.0, 0.0), (1.0, 1.0), (0.99, 0.99)])
 def test_the_smallest_crop_is_a_pixel(picture, across):
     explorer = explore_augmentation(picture)

@@ -20,6 +20,8 @@ def test_towers_fit_the_page_and_no_text_leaves_its_box(name: str) -> None:
         figure = draw_towers(PRESETS[name])
         figure.draw_without_rendering()
         assert figure.get_figwidth() <= WIDTH
+        legend = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= legend.x0 <= legend.x1 <= figure.bbox.x1
         for axis in figure.axes:
             boxes, texts = axis.patches, [text for text in axis.texts if text.get_text()]
             assert len(boxes) == len(texts)

@@ -40,7 +40,7 @@ def test_slider_can_be_used_without_seeing_it() -> None:
     page = frames_slider([PNG, PNG], ["one", "two"], "epoch", captions=["epoch 1", "epoch 9"], start=1).data
     name = re.search(r'<input id="([^"]+)" type="range"', page)
     assert name
-    assert f'<label for="{name[1]}">epoch' in page
+    assert re.search(f'<label for="{name[1]}"[^>]*>epoch', page)
     assert 'aria-valuetext="epoch 9"' in page
     assert 'alt="two"' in page
 
@@ -87,7 +87,22 @@ def test_style_uses_the_palette_on_a_white_card() -> None:
 
 def test_a_table_names_its_rows_and_escapes_its_cells():
     page = html_table(["model", "size"], [["a<b", 3]], "Sizes & more").data
-    assert '<th scope="row">a&lt;b</th><td>3</td>' in page
+    assert re.search('<th scope="row">a&lt;b</th><td[^>]*>3</td>', page)
     assert "<caption>Sizes &amp; more</caption>" in page
     with pytest.raises(UserError, match="2 columns has a row of 1 cells"):
         html_table(["a", "b"], [["x"]], "")
+
+
+def test_a_tables_numbers_are_aligned_and_end_their_lines_before_brackets():
+    rows = [["a", "12 layers", "1.7% (1.6% to 1.8%)", "4.6e-04"], ["b", "none", "at least 3.0", "–"]]
+    page = html_table(["name", "text", "the teachers' share", "error"], rows, "It's one").data
+    aligned = ' style="text-align:right"'
+    assert f'<th scope="col">text</th><th scope="col"{aligned}>the teachers’ share</th>' in page
+    assert "<td>12 layers</td>" in page
+    assert f"<td{aligned}>1.7% (1.6%\u00a0to\u00a01.8%)</td><td{aligned}>4.6e-04</td>" in page
+    assert f"<td{aligned}>at\u00a0least\u00a03.0</td><td{aligned}>–</td>" in page
+    assert "<caption>It’s one</caption>" in page
+
+
+def test_a_table_may_have_no_rows():
+    assert "<tbody></tbody>" in html_table(["name", "size"], [], "None").data
