@@ -1,5 +1,6 @@
 """README keeps its promises: its code runs, its links lead somewhere, its commands exist."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from mcliplib.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,3 +57,32 @@ def test_the_first_screen_has_a_picture_with_text_and_the_two_commands() -> None
 def test_its_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)", README)) <= targets
+
+
+def test_contributing_names_files_and_commands_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:mcliplib|mcliplab|tests|book|data)/[\w./]*)`", text)
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists() and "NAME" not in path] == []
+    arguments = [path for line in re.findall(r"`python ([^`]+)`", text) for path in line.split() if "/" in path]
+    assert [path for path in arguments if not (ROOT / path).exists()] == []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+    assert set(re.findall(r"`mcliplib ([a-z]+)", text)) <= set(COMMANDS)
+
+
+def test_what_moved_is_where_the_change_log_says() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    homes = {
+        name
+        for row in re.findall(r"^\| `[^|]*\| (.*) \|$", text, re.MULTILINE)
+        for name in re.findall(r"`((?:mcliplab|[a-z]+)(?:\.[a-z_]+)+|mcliplab\.[a-z]+)`", row)
+    }
+    assert len(homes) > 20
+    for name in homes:
+        module = name if name.startswith("mcliplab") else f"mcliplib.{name}"
+        parent, _, leaf = module.rpartition(".")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(parent), leaf), name
