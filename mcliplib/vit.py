@@ -96,7 +96,7 @@ class ViT(nn.Module):
         for layer in before:
             x = layer(x)
         class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return self.head(last.read(x, class_token))  # type: ignore[operator]
+        return self.head(last.forward_at(x, class_token))  # type: ignore[operator]
 
     def take_stem_of(self, config: ViTConfig) -> None:
         """Compute with another configuration's `stem_padding` and `norm_eps`; the weights stay."""

@@ -6,11 +6,11 @@ These are the only numbers in the book that no run of ours wrote.
 from typing import Any
 
 from docutils import nodes
-from mcliplab import quotes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from mcliplab import quotes
 from mcliplib.errors import UserError
 
 logger = logging.getLogger(__name__)

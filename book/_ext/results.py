@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
-from mcliplab.quotes import QUOTED, render
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from mcliplab.quotes import QUOTED, render
 from mcliplib import results
 from mcliplib.errors import UserError
 

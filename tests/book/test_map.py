@@ -15,13 +15,14 @@ PACKAGES = (
     "mcliplib.reinforce",
     "mcliplib.train",
     "mcliplib.viz",
+    "mcliplab.figures",
 )
 API = "".join(page.read_text() for page in sorted(BOOK.glob("api/*.md")))
-DOCUMENTED = set(re.findall(r"automodule:: (mcliplib\.[\w.]+)", API))
+DOCUMENTED = set(re.findall(r"automodule:: (mcli(?:plib|plab)\.[\w.]+)", API))
 
 
 def test_every_file_on_the_map_exists() -> None:
-    named = re.findall(r"`(mcliplib/[\w/]+\.py)`", (BOOK / "map.md").read_text())
+    named = re.findall(r"`(mcli(?:plib|plab)/[\w/]+\.py)`", (BOOK / "map.md").read_text())
     assert named
     assert [path for path in named if not (ROOT / path).is_file()] == []
 
