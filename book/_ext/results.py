@@ -5,6 +5,8 @@ The links go both ways: a number in a sentence leads to its record's card, and t
 
 import re
 import shutil
+from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from mcliplab.quotes import QUOTED, render
 from mcliplib import results
 from mcliplib.errors import UserError
+from page_tables import link, row, table
 
 logger = logging.getLogger(__name__)
 COPIES = "_static/records"  # where the built book keeps the whole records
@@ -53,11 +56,11 @@ class ResultRole(SphinxRole):
         own = quotes(self.env).setdefault(self.env.docname, [])
         anchor = f"quote-{name}-{len(own) + 1}"
         own.append(Quote(self.env.docname, anchor, name, path, shown))
-        link = addnodes.pending_xref(
+        card = addnodes.pending_xref(
             "", refdomain="std", reftype="ref", reftarget=label(name), refexplicit=True, refdoc=self.env.docname
         )
-        link += nodes.inline("", shown, classes=["result"])
-        return [nodes.inline("", "", link, ids=[anchor])], []
+        card += nodes.inline("", shown, classes=["result"])
+        return [nodes.inline("", "", card, ids=[anchor])], []
 
 
 class Record(SphinxDirective):
@@ -74,12 +77,12 @@ class Record(SphinxDirective):
         section += nodes.title(text=name)
         self._register(name)
         self.state.nested_parse(self.content, self.content_offset, section)
-        section += nodes.literal_block(content["command"], content["command"], language="bash", classes=["command"])
+        section += command_block(content["command"])
         section += nodes.paragraph(text=provenance(content))
         section += quotes_of(name=name)
-        link = nodes.reference("", f"{name}.json", internal=True, refuri=f"../{COPIES}/{name}.json")
+        file = nodes.reference("", f"{name}.json", internal=True, refuri=f"../{COPIES}/{name}.json")
         size = (results.folder() / f"{name}.json").stat().st_size
-        section += nodes.paragraph("", "The whole record: ", link, nodes.Text(f" ({max(1, round(size / 1024))} KB)."))
+        section += nodes.paragraph("", "The whole record: ", file, nodes.Text(f" ({max(1, round(size / 1024))} KB)."))
         return [section]
 
     def _register(self, name: str) -> None:
@@ -120,6 +123,20 @@ def provenance(content: dict[str, Any]) -> str:
     return f"{content['hardware']}. n = {content['n']}; seeds: {seeds}; {took}; {content['date']}, {content['commit']}."
 
 
+def command_block(command: str) -> nodes.raw:
+    """A block of code whose lines never end between an option and its value."""
+    parts = re.findall(r"--?[a-z]\S*(?: +(?!-)\S+)?|\S+", command)
+    shown = " ".join(f'<span class="together">{escape(part)}</span>' for part in parts)
+    block = f'<div class="command highlight-bash notranslate"><div class="highlight"><pre>{shown}\n</pre></div></div>'
+    return nodes.raw("", block, format="html")
+
+
+def breakable(path: str) -> list[nodes.Node]:
+    """A path of keys, whose lines may end after its dots, slashes and underscores."""
+    parts = re.findall(r"[^./_]+[./_]*|[./_]+", path)
+    return [node for part in parts for node in (nodes.Text(part), nodes.raw("", "<wbr>", format="html"))][:-1]
+
+
 def note_readers(app: Sphinx, page: str, source: list[str]) -> None:
     """A chapter's code names records as strings, or makes their names from a beginning: f"latency-{name}"."""
     text = source[0].replace('\\"', '"')
@@ -141,34 +158,26 @@ def list_quotes(app: Sphinx, doctree: nodes.document, page: str) -> None:
     for waiting in list(doctree.findall(quotes_of)):
         name = waiting["name"]
         found = [quote for own in quotes(app.env).values() for quote in own if quote.name == name]
-        rows = [
-            _row(nodes.Text(quote.path), nodes.Text(quote.shown), _link(app, page, quote.page, quote.anchor))
-            for quote in found
-        ]
-        pages = [one for one, names in sorted(readers(app.env).items()) if name in names]
-        made: list[nodes.Node] = [_table(rows)] if rows else []
-        if pages:
+        made: list[nodes.Node] = [table(("value", "shown as"), _by_page(app, page, found), "results")] if found else []
+        if pages := [one for one, names in sorted(readers(app.env).items()) if name in names]:
             links = nodes.paragraph("", "Read by the code of: ")
             for place, one in enumerate(pages):
-                links += [nodes.Text(", ")] * bool(place) + [_link(app, page, one)]
+                links += [nodes.Text(", ")] * bool(place) + [link(app, page, one)]
             made.append(links)
         waiting.replace_self(made)
 
 
-def _link(app: Sphinx, from_page: str, page: str, anchor: str = "") -> nodes.reference:
-    uri = app.builder.get_relative_uri(from_page, page) + (f"#{anchor}" if anchor else "")
-    return nodes.reference("", app.env.titles[page].astext(), internal=True, refuri=uri)
-
-
-def _row(*cells: nodes.Node) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
-
-
-def _table(rows: list[nodes.row]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
-    group += nodes.thead("", _row(*map(nodes.Text, ("value", "shown as", "where"))))
-    group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=["results"])
+def _by_page(app: Sphinx, page: str, found: list[Quote]) -> list[nodes.row]:
+    """Each page's title, and below it each value once, linked to its first place there."""
+    rows = []
+    for quoting, group in groupby(found, lambda quote: quote.page):
+        rows.append(row([link(app, page, quoting)], morecols=1))
+        first: dict[tuple[str, str], Quote] = {}
+        for quote in group:
+            first.setdefault((quote.path, quote.shown), quote)
+        for quote in first.values():
+            rows.append(row(breakable(quote.path), [link(app, page, quoting, quote.anchor, quote.shown)]))
+    return rows
 
 
 def check_cards(app: Sphinx, env: Any) -> None:

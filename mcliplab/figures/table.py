@@ -48,7 +48,8 @@ def _row(cells: Sequence[str], ends: Sequence[bool]) -> str:
         f"<td{_AT_THE_END}>{_unbroken(cell)}</td>" if end else f"<td>{_shown(cell)}</td>"
         for cell, end in zip(rest, ends[1:], strict=True)
     )
-    return f'<tr><th scope="row">{_shown(name)}</th>{shown}</tr>'
+    name = _shown(name).replace("/", "/<wbr>")
+    return f'<tr><th scope="row">{name}</th>{shown}</tr>'
 
 
 def _is_number(cell: str) -> bool:
@@ -57,8 +58,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _unbroken(number: str) -> str:
-    """Lines end before brackets only."""
-    return _shown(number).replace(" ", "\u00a0").replace("\u00a0(", " (")
+    """Lines end before brackets only, and in a range of bounds."""
+    return re.sub(r" (?!\(|to at )", "\u00a0", _shown(number))
 
 
 def _shown(text: str) -> str:

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from mcliplib import results
 
 RESULTS = "---\ndescription: Records.\n---\n(results)=\n# Records\n\n```{record} tiny\nA tiny run.\n```\n"
-INTRO = "---\ndescription: A tiny book.\n---\n# Tiny\n\n{text}\n"
+INTRO = "---\ndescription: A tiny book.\n---\n# Tiny\n\n{text}\n\n```{{execution-times}}\n```\n"
 
 
 def tiny_book(folder: Path, text: str = "", code: str = "1 + 1") -> Path:
@@ -50,11 +50,12 @@ def test_a_good_book_builds_and_shows_its_records(tmp_path: Path) -> None:
     records = (tmp_path / "_build/html/book/results.html").read_text()
     assert 'id="result-tiny"' in records
     assert "A tiny run." in records
-    assert re.search(r'retrieval\.r1.*18\.7%.*href="intro\.html#quote-tiny-1"', records, re.DOTALL)
+    assert re.search(r'retrieval\.<wbr>r1.*href="intro\.html#quote-tiny-1">18\.7%', records, re.DOTALL)
     assert 'id="quote-tiny-1"' in page
     assert "mcliplib evaluate" in re.sub(r"<[^>]+>", "", records)
     assert 'href="../_static/records/tiny.json"' in records
     assert json.loads((tmp_path / "_build/html/_static/records/tiny.json").read_text())["n"] == 10
+    assert re.search(r'href="chapter\.html">Chapter</a></p></td>\s*<td><p>\d+\.\d</p></td>\s*<td><p>ran</p>', page)
 
 
 def test_a_record_without_a_card_stops_the_build(tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ def test_a_failing_chapter_costs_no_other_page(tmp_path: Path) -> None:
     assert status != 0
     assert "FAILED book/chapter: AssertionError: on purpose at assert 0.08 > 0.95" in output
     pages = {name: (folder / f"_build/html/book/{name}.html").read_text() for name in ("intro", "results", "chapter")}
+    assert "<p>failed</p>" in pages["intro"]
     assert "This page did not run to its end" in pages["chapter"]
     assert "AssertionError: on purpose" in pages["chapter"]
     assert "before" in pages["chapter"]

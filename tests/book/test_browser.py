@@ -101,6 +101,42 @@ def test_a_page_that_is_too_wide_or_too_tall_would_be_seen(page: Page) -> None:
     assert size(page)[1] > TALLEST
 
 
+CUT_WITHOUT_CUE = """() => [...document.querySelectorAll('.bd-article *')].filter(e => {
+  const style = getComputedStyle(e);
+  return /auto|scroll|hidden/.test(style.overflowX) && e.clientWidth && e.scrollWidth > e.clientWidth + 1
+    && !e.matches('span.math, mjx-assistive-mml') && !style.backgroundImage.includes('gradient');
+}).map(e => e.outerHTML.slice(0, 200))"""
+NUMBER_ON_FORMULA = """() => [...document.querySelectorAll('.bd-article div.math:has(.eqno)')].filter(e => {
+  const [number, formula] = ['.eqno', 'mjx-container'].map(one => e.querySelector(one).getBoundingClientRect());
+  return number.left < formula.right - 1 && formula.left < number.right - 1
+    && number.top < formula.bottom - 1 && formula.top < number.bottom - 1;
+}).map(e => e.id)"""
+HEADINGS = """() => ['h1', 'h2', 'h3'].map(name => document.querySelector(`.bd-article ${name}`)).filter(e => e)
+  .map(e => parseFloat(getComputedStyle(e).fontSize))"""
+
+
+@phone
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_shows_what_goes_on_beyond_an_edge(server: str, page: Page, name: str) -> None:
+    page.goto(f"{server}/{name}.html", wait_until="networkidle")
+    assert page.evaluate(CUT_WITHOUT_CUE) == []
+    assert page.evaluate(NUMBER_ON_FORMULA) == []
+    sizes = page.evaluate(HEADINGS)
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
+@phone
+def test_a_cut_text_or_formula_would_be_seen(page: Page) -> None:
+    page.set_content(
+        '<div class="bd-article"><pre style="overflow:auto;width:90px">a long line that goes on and on</pre>'
+    )
+    assert len(page.evaluate(CUT_WITHOUT_CUE)) == 1
+    number = '<span class="eqno" style="position:absolute">(1)</span>'
+    formula = '<mjx-container style="display:block">x = y</mjx-container>'
+    page.set_content(f'<div class="bd-article"><div class="math" id="x">{number}{formula}</div></div>')
+    assert page.evaluate(NUMBER_ON_FORMULA) == ["x"]
+
+
 def serious(page: Page) -> list[str]:
     """List the serious and critical violations that axe-core finds: the rule, the element and the fault."""
     violations = Axe().run(page, options=AXE).response["violations"]

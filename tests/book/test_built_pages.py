@@ -75,8 +75,7 @@ def test_every_chapter_was_executed(site: Path, notebook: Path) -> None:
     status = (site / "book/status.html").read_text()
     row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{notebook.stem}\.html(?:(?!</tr>).)*</tr>", status, re.DOTALL)
     assert row, "not on the page of execution times"
-    assert "force" in row[0]
-    assert "✅" in row[0]
+    assert "<p>ran</p>" in row[0]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -113,13 +112,13 @@ def test_no_page_shows_a_folder_of_the_machine_that_built_it(site: Path, page: s
 
 
 def test_plots_are_vectors_that_a_phone_can_read(site: Path) -> None:
-    """Text of 9 points in a figure of at most 5.4 inches has 8 pixels or more on a screen of 390."""
-    figures = list((site / "_images").iterdir())
+    """Text of 9 points in a figure of at most 4.9 inches has 9 pixels or more on a screen of 390."""
+    figures = [one for one in (site / "_images").iterdir() if not (BOOK / "_static" / one.name).exists()]
     assert len(figures) >= 20
     assert [figure.name for figure in figures if figure.suffix != ".svg"] == []
     widths = [re.search(r'<svg[^>]*?width="([\d.]+)pt"', figure.read_text()[:3000]) for figure in figures]
     assert all(widths)
-    assert max(float(width[1]) for width in widths) <= 5.4 * 72
+    assert max(float(width[1]) for width in widths) <= 4.9 * 72
 
 
 def test_the_explorers_are_sliders_on_a_page(site: Path) -> None:
