@@ -58,8 +58,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _unbroken(number: str) -> str:
-    """Lines end before brackets only, and in a range of bounds."""
-    return re.sub(r" (?!\(|to at )", "\u00a0", _shown(number))
+    """Lines end before brackets only, and in a range of bounds; never after its dash."""
+    return re.sub(r" (?!\(|to at )", "\u00a0", _shown(number)).replace("–", "–\u2060")
 
 
 def _shown(text: str) -> str:
