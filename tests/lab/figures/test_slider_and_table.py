@@ -94,13 +94,13 @@ def test_a_table_names_its_rows_and_escapes_its_cells():
 
 
 def test_a_tables_numbers_are_aligned_and_end_their_lines_before_brackets():
-    rows = [["a", "12 layers", "1.7% (1.6% to 1.8%)", "4.6e-04"], ["b", "none", "at most 1.0 to at least 3.0", "–"]]
+    rows = [["a", "12 layers", "1.7% (1.6–1.8%)", "4.6e-04"], ["b", "none", "at most 1.0 to at least 3.0", "–"]]
     page = html_table(["name", "text", "the teachers' share", "error"], rows, "It's one").data
     aligned = ' style="text-align:right"'
     assert f'<th scope="col">text</th><th scope="col"{aligned}>the teachers’ share</th>' in page
     assert "<td>12 layers</td>" in page
-    assert f"<td{aligned}>1.7% (1.6%\u00a0to\u00a01.8%)</td><td{aligned}>4.6e-04</td>" in page
-    assert f"<td{aligned}>at\u00a0most\u00a01.0 to\u00a0at\u00a0least\u00a03.0</td><td{aligned}>–</td>" in page
+    assert f"<td{aligned}>1.7% (1.6–\u20601.8%)</td><td{aligned}>4.6e-04</td>" in page
+    assert f"<td{aligned}>at\u00a0most\u00a01.0 to\u00a0at\u00a0least\u00a03.0</td><td{aligned}>–\u2060</td>" in page
     assert "<caption>It’s one</caption>" in page
 
 
