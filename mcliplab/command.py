@@ -1,4 +1,4 @@
-"""What the workshop's commands share: the number of threads, and progress on stderr."""
+"""Parts that the workshop's commands share: the number of threads, and progress on stderr."""
 
 import argparse
 import sys
@@ -7,11 +7,17 @@ from mcliplib.errors import UserError
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add `--threads`."""
     # not taken from the machine: the last bits of sums depend on it, and on busy cores two are slower than one
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
 
 
 def use_threads(number: int) -> None:
+    """Let PyTorch compute with this number of threads.
+
+    Raises:
+        UserError: fewer than one.
+    """
     import torch
 
     if number < 1:
@@ -20,4 +26,5 @@ def use_threads(number: int) -> None:
 
 
 def say_on_stderr(line: str) -> None:
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)

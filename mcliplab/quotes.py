@@ -66,5 +66,5 @@ def published(name: str) -> dict[str, str]:
 
 
 def quoted(role: str, reference: str) -> str:
-    """What the book's role of that name, `result` or `published`, shows for a reference."""
+    """The text that the book's role of that name, `result` or `published`, shows for a reference."""
     return render(reference) if role == "result" else published(reference)["value"]

@@ -1,3 +1,5 @@
+"""`python -m mcliplib`."""
+
 from mcliplib.cli import main
 
 raise SystemExit(main())

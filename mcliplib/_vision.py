@@ -1,4 +1,4 @@
-"""What the package takes from timm and torchvision, imported after the cure of `_torchvision_compat`."""
+"""The names that the package takes from timm and torchvision, imported after the cure of `_torchvision_compat`."""
 
 from mcliplib._torchvision_compat import ensure_torchvision
 

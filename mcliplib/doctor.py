@@ -86,6 +86,7 @@ def examine() -> list[Finding]:
 
 
 def check_python() -> Finding:
+    """Check the version of Python."""
     version = platform.python_version()
     if sys.version_info[:2] >= MINIMUM_PYTHON:
         return Finding("python", "OK", version)
@@ -137,6 +138,7 @@ def _package_fault(need: "Requirement") -> Finding | None:
 
 
 def check_memory() -> Finding:
+    """Check how much memory is free."""
     try:
         import psutil
     except ImportError:
@@ -151,6 +153,7 @@ def check_memory() -> Finding:
 
 
 def check_disk() -> Finding:
+    """Check how much of the disk is free."""
     free = shutil.disk_usage(REPOSITORY).free / 2**30
     detail = f"{free:.1f} GiB free"
     if free >= DISK_GIB:
@@ -177,6 +180,7 @@ def check_data() -> Finding:
 
 
 def check_accelerator() -> Finding:
+    """Name the GPU, or say what computes instead."""
     try:
         import torch
     except ImportError:
@@ -191,6 +195,7 @@ def check_accelerator() -> Finding:
 
 
 def check_optional() -> Iterator[Finding]:
+    """Look for the programs and packages that only some tasks need."""
     for program, (purpose, cure) in OPTIONAL_PROGRAMS.items():
         place = shutil.which(program)
         yield Finding(program, "OK", place) if place else _absent(program, purpose, cure)

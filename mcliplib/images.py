@@ -1,4 +1,4 @@
-"""What every reader of pictures needs first: RGB, whatever the file holds."""
+"""Pictures as RGB, whatever the file holds."""
 
 from PIL import Image
 

@@ -35,7 +35,9 @@ def multi_positive_loss(
     """CLIP's loss where all pairs with the same caption are right for each other (UniCL, 2204.03610, equation 3).
 
     Args:
-        f_img: as `clip_loss`, and `f_txt` and `logit_scale` too.
+        f_img: normalised image features.
+        f_txt: normalised text features.
+        logit_scale: inverse temperature that multiplies the cosines.
         captions: the tokens of each pair's caption, or anything else whose rows are equal where the captions are.
 
     Returns:
@@ -163,7 +165,7 @@ def reinforced_loss(
 
 
 class _LogSoftmaxes(NamedTuple):
-    """Of one similarity matrix, in both directions: made once, as every term of a loss needs them."""
+    """Log-probabilities of one similarity matrix, in both directions: made once, as every term of a loss needs them."""
 
     by_image: Float[Tensor, "b b"]  # each image's, over the texts
     by_text: Float[Tensor, "b b"]  # each text's, over the images

@@ -79,7 +79,7 @@ class MobileCLIP(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature: exp(logit_scale), clamped to 100 as in CLIP."""
+        """The inverse temperature, exp(logit_scale), at most 100 as in CLIP."""
         return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
     def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:

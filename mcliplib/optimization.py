@@ -1,4 +1,4 @@
-"""What every training here shares: the parameters that decay, and the learning rate over a run."""
+"""AdamW with the right parameters decayed, and the learning rate over a run."""
 
 import math
 
@@ -27,7 +27,7 @@ def adamw(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Of all parameters."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -10,7 +10,7 @@ DType = Literal["auto", Computed]
 
 
 def computed(dtype: DType, device: torch.device) -> Computed:
-    """What a dtype stands for on a device; "auto" is bfloat16 where the hardware multiplies it, else float32.
+    """The format that a dtype stands for; "auto" is bfloat16 where the device's hardware multiplies it, else float32.
 
     Where it does not, PyTorch imitates bfloat16: the same numbers, but several times slower than float32, on CPUs with
     AVX2 only some sixty times.

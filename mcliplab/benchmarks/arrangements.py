@@ -190,7 +190,7 @@ def released_loss(teacher_dims: Sequence[int]) -> LossOf:
 
 
 def teachers_entropy(teachers: Sequence[Tensor], teacher_dims: Sequence[int]) -> float:
-    """What `released_loss` is above the reinforced loss, whatever the student: the entropy of the teachers' softmaxes.
+    """The entropy of the teachers' softmaxes, by which `released_loss` is above the reinforced loss for any student.
 
     Args:
         teachers: their embeddings of pictures, captions and further captions.

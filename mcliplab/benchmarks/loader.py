@@ -32,7 +32,7 @@ PLAIN = ("plain, from shards", "plain, decoded once")
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """What is loaded.
+    """The settings of a loading benchmark.
 
     Attributes:
         samples: pictures.
@@ -57,7 +57,7 @@ def compare_loaders(shards: Iterable[Path], settings: LoaderSettings, folder: Pa
 
     Args:
         shards: plain ones, with at least `settings.samples` pictures.
-        settings: see there.
+        settings: of the benchmark.
         folder: for the shards that are read, made here.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What each part of dataset reinforcement costs on this machine, in one thread: for planning a run before it begins.
+"""The cost of each part of dataset reinforcement on this machine, in one thread, to plan a run before it begins.
 
 The parts take turns, each on the next few of some real pictures, so that a slow second slows all of them. Counted are
 the processor's milliseconds, which other programs on the machine hardly change.
@@ -96,7 +96,7 @@ def measure_parts(
         chosen: real pictures.
         teachers: asked one by one.
         captioner: left out if None.
-        settings: see there.
+        settings: of the benchmark.
         folder: what is written goes there.
 
     Returns:

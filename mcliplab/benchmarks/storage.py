@@ -1,4 +1,4 @@
-"""What a reinforced sample takes on disk, and what each number format does to the teachers' answers."""
+"""Bytes of a reinforced sample, and the effect of each number format on the teachers' answers."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -29,7 +29,7 @@ _URL = "https://example.org/" + "x" * 60
 
 
 class Fidelity(NamedTuple):
-    """What storing embeddings changes; or, for two teachers, what they disagree about."""
+    """Changes by storing embeddings; or, for two teachers, their disagreement."""
 
     cosine_largest: float  # error of a view's cosine with a caption
     change_mean: float  # of a probability, over all views, captions and teachers
@@ -75,8 +75,9 @@ def tar_bytes(members: Mapping[str, bytes]) -> int:
 def fidelity(
     views: Float[Tensor, "v d"], captions: Float[Tensor, "c d"], teacher_dims: Sequence[int]
 ) -> dict[str, Fidelity]:
-    """Each format against float32, and the first two teachers against each other (`teachers`), for a softmax of every
-    view over all captions at scale 100.
+    """Compare each format with float32, and the first two teachers with each other (`teachers`).
+
+    The softmax is that of every view over all captions, at scale 100.
 
     Args:
         views: teachers' unit vectors side by side, as they came from the teachers.

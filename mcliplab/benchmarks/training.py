@@ -40,7 +40,7 @@ TRIMMED = ("plain_trimmed", "online_trimmed")
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What is measured.
+    """The settings of a step benchmark.
 
     Attributes:
         model: a preset with an MCi image tower.
@@ -73,7 +73,7 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class StepComparison:
-    """What `compare_steps` found.
+    """The result of `compare_steps`.
 
     Attributes:
         measurement: milliseconds of a step.
@@ -102,7 +102,7 @@ def compare_steps(data: ReinforcedData, teachers: Sequence[Teacher], settings: S
     Args:
         data: a reinforced set.
         teachers: run in the step by the contenders "online"; these are left out without any.
-        settings: see there.
+        settings: of the benchmark.
 
     Raises:
         UserError: too few samples, none with synthetic captions, a model that this is not for, or contenders that

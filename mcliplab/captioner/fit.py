@@ -61,6 +61,7 @@ def _ways_to_say(sample: Sample) -> list[str]:
 
 
 def save_decoder(decoder: CaptionDecoder, tokenizer: Tokenizer, path: Path) -> None:
+    """Write a decoder in int8, with its settings and vocabulary in the file's header."""
     header = {"decoder": json.dumps(asdict(decoder.config)), "vocab": json.dumps(tokenizer.vocab)}
     write_safetensors(to_int8(decoder.state_dict()), path, header)
 

@@ -36,7 +36,7 @@ class DecoderSettings:
 
 @dataclass(frozen=True)
 class DecoderData:
-    """What a decoder is trained on.
+    """The training data of a decoder.
 
     Attributes:
         features: [views, N, F] of the pictures, any float type.
@@ -64,7 +64,7 @@ def train_decoder(
     Args:
         data: features and captions.
         config: the decoder's.
-        settings: see there.
+        settings: how it is trained.
         progress: told each epoch's number, from 1, and mean loss in nats per token.
     """
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout know only the global generator

@@ -1,4 +1,4 @@
-"""What the cards say that the data themselves do not: titles, licences, sources, tasks and limits of each set."""
+"""The part of each set's card that its data do not tell: title, licences, sources, tasks and limits."""
 
 from dataclasses import dataclass, field
 

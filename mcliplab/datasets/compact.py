@@ -23,7 +23,7 @@ from mcliplib.reinforce.store import Store
 
 
 class Compacted(NamedTuple):
-    """What became of a set."""
+    """The result of compacting a set."""
 
     samples: int  # in it
     kept: tuple[float, ...]  # for each teacher, the share of its embeddings' squared norms that is left, 0 to 1

@@ -52,6 +52,8 @@ def render_svg(svg: str, size: int, *, trim: bool = False) -> Image.Image:
     """Draw SVG text to fit a white square of ``size`` px, without system fonts (they differ between machines).
 
     Args:
+        svg: its text.
+        size: pixels, height and width.
         trim: cut the empty margin first, for drawings that fill only a corner of their page.
 
     Raises:

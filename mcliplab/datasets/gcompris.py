@@ -127,7 +127,7 @@ def _texts(files: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _spoken(stem: str, *, proper: bool) -> str:
-    """ "measuringTape1" -> "measuring tape"; the proper name "tajMahal" -> "Taj Mahal"."""
+    """Turn "measuringTape1" into "measuring tape", and the proper name "tajMahal" into "Taj Mahal"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"\d+$", "", stem)).replace("_", " ")
     words = words.title() if proper and words != "monument" else words.lower()
     return _NAMES.get(words, words)

@@ -1,4 +1,4 @@
-"""What a student scores that has learned nothing, and which tasks can tell."""
+"""Scores of a student that has learned nothing, and the tasks that can tell."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ _NON_DEGENERATE = 0.1
 
 
 def constant_answer(task: str) -> float:
-    """What it scores to give the same answer for everything: the most frequent class or caption, or one picture.
+    """The score of one answer for everything: the most frequent class or caption, or one picture.
 
     Of retrieval it is the mean of both ways. A student below it has learned nothing that this task would show.
 

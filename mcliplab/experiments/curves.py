@@ -62,7 +62,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What one budget of the better way is worth.
+    """The worth of one budget of the better way.
 
     Attributes:
         samples: that the better way saw.

@@ -1,4 +1,4 @@
-"""What an experiment's runs train on and are scored on: parts of the sets, and captions as bad as the web's."""
+"""Training and evaluation data of an experiment: parts of the sets, and captions as bad as the web's."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -26,7 +26,7 @@ class PlanData:
         self._reinforced: dict[tuple[str, ...], ReinforcedData] = {}
 
     def of(self, settings: TrainSettings) -> PairData | ReinforcedData:
-        """What a run trains on."""
+        """The training data of a run."""
         if not settings.reinforced:
             if settings.data not in self._plain:
                 samples = [one for one in load_samples(settings.data) if self._is_used(one.key, one.caption)]
@@ -57,7 +57,7 @@ class PlanData:
         return part_of_one("holdout", concept_of(caption)) < self.plan.holdout
 
     def _with_wrong_captions(self, samples: list[ReinforcedSample]) -> list[ReinforcedSample]:
-        """The teachers' embeddings of a wrong caption go with it. (What they were trained on is another matter.)"""
+        """Give some pictures another one's caption, and the teachers' embeddings of it."""
         sources = caption_sources(samples, self.plan.wrong_captions)
         return [
             replace(one, caption=source.caption, text_emb=torch.cat([source.text_emb[:1], one.text_emb[1:]]))

@@ -1,4 +1,4 @@
-"""What an experiment runs: every variant at every budget with every seed."""
+"""The plan of an experiment: every variant at every budget with every seed."""
 
 import dataclasses
 import json

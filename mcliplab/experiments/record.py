@@ -68,7 +68,7 @@ def curve(
 
 
 def command_line(name: str, settings: TrainSettings) -> str:
-    """What to type to get the run again."""
+    """The command that repeats the run."""
     parts = ["mcliplib", "train", "--output", f"runs/{name}", "--record", name]
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

@@ -1,4 +1,4 @@
-"""What only the chapters show: explorers and sliders, tables, the package's own code, towers, the fold step by step."""
+"""Figures of the chapters: explorers and sliders, tables, the package's own code, towers, the fold step by step."""
 
 from mcliplab.figures.explore import Explorer, explore_augmentation, explore_fold, explore_search, explore_targets
 from mcliplab.figures.fold_steps import FoldStep, draw_fold_step, trace_fold

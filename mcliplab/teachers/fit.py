@@ -57,7 +57,7 @@ def training_views(
     cache: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Float[Tensor, "views n 1664"]:
-    """What heads and captioner are trained on: the frozen features of each picture, plain and augmented."""
+    """The frozen features of each picture, plain and augmented, that heads and captioner are trained on."""
     cache = cache or data_root() / ".cache" / "teachers"
     return image_views(features, samples, AUGMENTATIONS, views=VIEWS, seed=0, cache=cache, progress=progress)
 

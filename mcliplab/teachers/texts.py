@@ -1,4 +1,4 @@
-"""What the heads are told is in a training picture: its caption, the caption in a sentence, and its keywords."""
+"""Texts of a training picture for the heads: its caption, the caption in a sentence, and its keywords."""
 
 import re
 from collections.abc import Sequence

@@ -78,7 +78,7 @@ def train_heads(
 
     Args:
         data: features of the pairs.
-        settings: see there.
+        settings: how they are trained.
         progress: told each epoch's number, from 1, and mean loss in nats.
     """
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout know only the global generator

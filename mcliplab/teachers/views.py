@@ -28,7 +28,7 @@ class FrozenTower(Protocol):
     tower: Any
 
     def __call__(self, pixels: Float[Tensor, "b 3 h w"]) -> Frozen:
-        """Of pixels in [0, 1]."""
+        """Encode pixels in [0, 1]."""
 
 
 def image_views(

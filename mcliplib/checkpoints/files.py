@@ -18,7 +18,7 @@ OURS = "mcliplib"  # the format in the header of our own files
 
 
 class Contents(NamedTuple):
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
     tensors: dict[str, Tensor]
     header: dict[str, str]  # the strings beside the weights, in safetensors files and in a run's `last.pt`

@@ -24,7 +24,7 @@ def config_to_json(config: ModelConfig) -> str:
 
 
 def config_from_json(text: str) -> ModelConfig:
-    """What `config_to_json` wrote.
+    """Read the settings that `config_to_json` wrote.
 
     Raises:
         KeyError, TypeError, ValueError: the text is not such an object.

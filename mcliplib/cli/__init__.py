@@ -1,5 +1,7 @@
-"""The `mcliplib` command. Each command is a module with a `register(commands)` function: beside this one, or in the
-workshop, `mcliplab`, which only a checkout of the repository has.
+"""The `mcliplib` command.
+
+Each command is a module with a `register(commands)` function: beside this one, or in the workshop, `mcliplab`, which
+only a checkout of the repository has.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What commands share: checks of arguments, and the way to the workshop, `mcliplab`, which only a checkout has."""
+"""Checks of arguments that commands share, and the way to the workshop, `mcliplab`, which only a checkout has."""
 
 import argparse
 import importlib

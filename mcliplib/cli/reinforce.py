@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(result: "RunResult") -> str:
-    """What came of the run, for people."""
+    """The result of the run, for people."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items()) or "none"
     lines = [f"{result.output}: {result.samples:,} samples; skipped: {skipped}"]
     if result.made:

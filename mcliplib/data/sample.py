@@ -34,7 +34,7 @@ class Sample:
 
 
 def concept_of(caption: str) -> str:
-    """What a caption is about: the same thing drawn in another style, or written with a full stop, is the same."""
+    """The concept of a caption: equal for the same thing drawn in another style, or written with a full stop."""
     return caption.lower().strip(" .")
 
 

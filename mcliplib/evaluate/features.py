@@ -15,7 +15,7 @@ BATCH = 128
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What the evaluation asks of a model or a teacher; features are normalised."""
+    """A model or teacher that encodes pictures and texts to normalised features."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """[N, D]."""

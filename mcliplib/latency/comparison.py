@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """What ratios are taken to: the peers, or the tower as trained where there is none."""
+        """The contenders that ratios are taken to: the peers, or the tower as trained where there is none."""
         return self.peers or (AS_TRAINED,)
 
     def best(self, precision: Precision | None = None) -> Candidate | None:

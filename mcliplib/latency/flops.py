@@ -1,4 +1,4 @@
-"""What a tower costs: operations and bytes, and where its time goes against the machine's limits."""
+"""The cost of a tower: operations and bytes, and where its time goes against the machine's limits."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -78,7 +78,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 class Machine(NamedTuple):
-    """What this machine reaches."""
+    """The speed that this machine reaches."""
 
     gflops: float  # 1e9 operations per second, in a product of two 1024 x 1024 matrices
     gigabytes: float  # 1e9 bytes per second, read and written, in a copy of 256 MiB

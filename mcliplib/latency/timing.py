@@ -25,7 +25,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What `measure` saw.
+    """The result of `measure`.
 
     Attributes:
         samples: milliseconds per contender, one for each round, in the order of the rounds.

@@ -27,7 +27,7 @@ MIN_COSINE = 0.999
 
 
 def always() -> None:
-    """What is missing for plain PyTorch."""
+    """Nothing is missing for plain PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def ahead_of_time(tower: nn.Module, example: Tensor, *, dtype: torch.dtype = tor
 
 
 def no_compiler() -> str | None:
-    """What is missing for TorchInductor's code: it calls the C++ compiler that `CXX` names, else g++ or clang++."""
+    """Say what TorchInductor's code lacks here: it calls the C++ compiler that `CXX` names, else g++ or clang++."""
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
     return None if any(map(shutil.which, wanted)) else f"no C++ compiler ({' or '.join(wanted)})"
 
@@ -155,7 +155,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `tune` found.
+    """The result of `tune`.
 
     Attributes:
         best: the fastest candidate.
@@ -174,7 +174,7 @@ class Tuned:
 
     @property
     def milliseconds(self) -> Spread:
-        """Of the fastest way."""
+        """Milliseconds of the fastest way."""
         return self.measurement.spread(self.best.way.name)
 
 

@@ -19,7 +19,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def convolve(conv: nn.Conv2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"]:
-    """What `conv(x)` is.
+    """Compute `conv(x)`.
 
     Only on CPUs and in training it is computed in another way, where PyTorch's own is wrong or slow.
     """

@@ -1,5 +1,4 @@
-"""Token mixing without attention: RepMixer and ConvFFN, the block of both (FastViT, 2303.14189), and positions by
-convolution."""
+"""Token mixing without attention (FastViT, 2303.14189): RepMixer, ConvFFN, their block, and positions by convolution."""
 
 from collections import OrderedDict
 
@@ -58,7 +57,7 @@ class ConvFFN(nn.Module):
         return self.pointwise(self.conv(x))
 
     def pointwise(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """What follows the convolution: each position by itself."""
+        """Apply the two 1x1 convolutions, which see each position by itself."""
         return self.fc2(self.act(self.fc1(x)))
 
     def fuse(self, layer_scale: LayerScale | None = None) -> nn.Sequential:

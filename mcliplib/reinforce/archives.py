@@ -21,7 +21,7 @@ _PREFIX = 10  # bytes: magic, version 1.0, length of the header
 
 
 def read_member(content: bytes, archive: zipfile.ZipFile, name: str) -> bytes:
-    """What `archive.read(name)` gives; for members that are only stored, in a fraction of the time.
+    """Do what `archive.read(name)` does, in a fraction of the time for members that are only stored.
 
     Args:
         content: of the archive.
@@ -85,7 +85,7 @@ _MOST = 64  # structures that are remembered
 
 
 def load_torch(content: bytes, archive: zipfile.ZipFile) -> Any:
-    """What a torch file holds, as `torch.load(weights_only=True)` gives it.
+    """Read a torch file as `torch.load(weights_only=True)` does.
 
     Args:
         content: of the file.

@@ -171,7 +171,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """What augmentations are drawn from; the defaults are the recipe of DataCompDR.
+    """The distribution of augmentations; the defaults are the recipe of DataCompDR.
 
     Attributes:
         size: pixels, the side of the square after the crop at which magnitudes are stored (the teachers' input).

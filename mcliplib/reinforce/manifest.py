@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings: ReinforceSettings) -> Json:
-    """What decides the output beside the input."""
+    """The settings and models that decide the output, beside the input."""
     return {
         "settings": _plain(dataclasses.asdict(settings)),
         "teachers": [
@@ -43,14 +43,14 @@ def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings:
 
 
 class MadeWith(NamedTuple):
-    """What a reader of a reinforced set must know."""
+    """The teachers and augmentations of a reinforced set, which its reader must know."""
 
     teacher_dims: tuple[int, ...]
     augment: AugmentSettings
 
 
 def made_with(manifest: Mapping[str, Any]) -> MadeWith:
-    """What a set was made with, from its manifest.
+    """Read from a set's manifest what it was made with.
 
     Raises:
         UserError: the manifest is of another kind.
@@ -141,7 +141,7 @@ def whole(named: Json, tasks: Sequence[Task], records: Mapping[int, Json], statu
 
 
 def skips_of(task: Task, records: Mapping[int, Json]) -> list[Json]:
-    """What is known of the shard's skips; all, where it is done."""
+    """The shard's skips so far; all of them once it is done."""
     if task.index in records:
         return list(records[task.index]["skipped"])
     return [dataclasses.asdict(skip) for skip in task.skips.values()]

@@ -43,7 +43,7 @@ def run_local(
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         output: the folder.

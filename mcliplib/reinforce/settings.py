@@ -1,4 +1,4 @@
-"""What a run is given: its settings, and what it asks of teachers and of a captioner."""
+"""The settings of a run, and the members that teachers and captioners must have."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What is reinforced: shards and folders of pictures, as numbered samples."""
+"""The input of a run: shards and folders of pictures, as numbered samples."""
 
 import contextlib
 import csv
@@ -62,7 +62,7 @@ class RawSample:
 
 @runtime_checkable
 class Source(Protocol):
-    """What becomes one output shard.
+    """The samples that become one output shard.
 
     Attributes:
         name: for messages and the manifest.
@@ -167,7 +167,7 @@ def _resolve(name: str, shard_size: int) -> list[Source]:
 
 
 def _matches(fs: fsspec.AbstractFileSystem, path: str, name: str) -> Sequence[str]:
-    """What a name may be that is no file: a glob, or a data set of this package."""
+    """Resolve a name that is no file: a glob, or a data set of this package."""
     if any(mark in name for mark in "*?["):
         if found := sorted(fs.glob(path)):
             return [_named(fs, one) for one in found]

@@ -120,7 +120,7 @@ class Prepared(NamedTuple):
 
 
 class ShardDone(NamedTuple):
-    """What became of one source.
+    """The result of one source.
 
     `seconds` are the main thread's: `wait` for decoding and augmenting, then `captioner`, `teachers` and `write`.
     """
@@ -250,7 +250,7 @@ class ShardWorker:
 
 @dataclass
 class _Progress:
-    """What one shard's work has come to so far."""
+    """The result of a shard so far."""
 
     advance: Callable[[int], object]
     samples: int = 0

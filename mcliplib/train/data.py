@@ -1,4 +1,4 @@
-"""What a run trains on: plain pairs or a reinforced set; both know their texts, their identity and their batches."""
+"""Training data in memory, plain pairs or a reinforced set: their texts, their identity and their batches."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence

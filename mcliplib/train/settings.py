@@ -1,4 +1,4 @@
-"""What a training run depends on: one flat record, loadable from YAML, each field also a command-line flag."""
+"""The settings of a training run: one flat record, loadable from YAML, each field also a command-line flag."""
 
 import dataclasses
 import math

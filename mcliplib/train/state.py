@@ -18,7 +18,7 @@ STATE_FILE = "last.pt"
 
 
 class Learner(NamedTuple):
-    """What a run changes."""
+    """The parts that a run changes."""
 
     model: MobileCLIP
     optimizer: torch.optim.Optimizer
@@ -26,7 +26,7 @@ class Learner(NamedTuple):
 
     @property
     def result(self) -> MobileCLIP:
-        """What is evaluated and saved: the average where there is one."""
+        """The model that is evaluated and saved: the average where there is one."""
         return self.model if self.average is None else self.average
 
 

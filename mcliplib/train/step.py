@@ -163,8 +163,11 @@ def features_of(model: MobileCLIP, batch: Batch | ReinforcedBatch, dtype: DType)
 
 
 def answers_of(batch: Batch | ReinforcedBatch, settings: TrainSettings) -> tuple[Tensor, ...]:
-    """What the features are judged by: the teachers' embeddings of what `features_of` encodes; the captions' tokens
-    where pairs with equal ones count as right; nothing for CLIP's loss."""
+    """The targets of the features.
+
+    They are the teachers' embeddings of what `features_of` encodes; the captions' tokens where pairs with equal ones
+    count as right; nothing for CLIP's loss.
+    """
     if isinstance(batch, Batch):
         return (batch.tokens,) if settings.multi_positive else ()
     both = (batch.image_emb, batch.text_emb)

@@ -1,5 +1,6 @@
-"""Batches from shards of any size, with webdataset: shards are shuffled and shared out, samples are shuffled in a
-buffer, and a batch is put together from them.
+"""Batches from shards of any size, with webdataset.
+
+Shards are shuffled and shared out, samples are shuffled in a buffer, and a batch is put together from them.
 
 For example::
 

@@ -101,7 +101,7 @@ def update_(average: nn.Module, model: nn.Module, *, decay: float, step: int) ->
 
 
 class TrainResult(NamedTuple):
-    """What a finished run leaves."""
+    """The result of a finished run."""
 
     model: MobileCLIP  # in eval mode, on the CPU; the average of the weights where `ema` is set
     checkpoint: Path

@@ -22,7 +22,7 @@ _TOP = 20  # classes that have a say
 
 
 class LiteOutput(NamedTuple):
-    """What the classifier says of a batch."""
+    """Pooled features and logits of a batch."""
 
     pooled: Float[Tensor, "n 1280"]
     logits: Float[Tensor, "n 1000"]
@@ -84,7 +84,7 @@ def _weights(variant: str) -> Path:
 
 
 class Frozen(NamedTuple):
-    """What is known about pictures without training."""
+    """Frozen features of a batch, and their ConSE embedding."""
 
     features: Float[Tensor, "n 1664"]  # 1,280 of the CNN, pooled, and 384 of ConSE, normalised
     confidence: Float[Tensor, "n 1"]  # probability of the likeliest class; high for what ImageNet's photographs show
@@ -105,7 +105,7 @@ class LiteFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Frozen:
-        """Of pixels in [0, 1]."""
+        """Encode pixels in [0, 1]."""
         pooled, logits = self.tower(pixels)
         features = torch.cat([pooled, conse(logits, self.get_buffer("class_names"))], dim=-1)
         return Frozen(features, logits.softmax(dim=-1).amax(dim=-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""What all teachers share: batches, and the identity of their weights."""
+"""Parts that all teachers share: encoding in batches, and a hash of the weights."""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -61,7 +61,7 @@ class Heads(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What the similarities are multiplied with before the softmax."""
+        """The inverse temperature of the softmax."""
         return self.log_scale.exp()
 
 
