@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
+from mcliplab.fit import fit
 from mcliplib.reinforce.captioners.decoder import FOLDS, CaptionDecoder, DecoderConfig, fold_of
 
 
@@ -70,33 +70,8 @@ def train_decoder(
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout know only the global generator
         torch.manual_seed(settings.seed)
         decoder = CaptionDecoder(config).train()
-        _fit(decoder, data, settings, progress)
+        fit(decoder, len(data.tokens), settings, lambda rows, draw: _loss(decoder, data, rows, draw), progress)
     return decoder.eval().requires_grad_(False)
-
-
-def _fit(
-    decoder: CaptionDecoder, data: DecoderData, settings: DecoderSettings, progress: Callable[[int, float], None]
-) -> None:
-    generator = torch.Generator().manual_seed(settings.seed)
-    number = len(data.tokens)
-    size = min(settings.batch_size, number)
-    per_epoch = number // size
-    steps = per_epoch * settings.epochs
-    peak = settings.learning_rate
-    optimizer = adamw(decoder, learning_rate=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
-    for epoch in range(1, settings.epochs + 1):
-        total = 0.0
-        order = torch.randperm(number, generator=generator)[: per_epoch * size]
-        for index, chosen in enumerate(order.split(size)):
-            step = (epoch - 1) * per_epoch + index
-            set_learning_rate(optimizer, warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps))
-            loss = _loss(decoder, data, chosen, generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-            optimizer.step()
-            total += float(loss.detach())
-        progress(epoch, total / per_epoch)
 
 
 def _loss(decoder: CaptionDecoder, data: DecoderData, chosen: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from mcliplab.fit import fit
 from mcliplib.errors import UserError
-from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
 from mcliplib.reinforce.teachers.locked import Heads
 
 
@@ -86,30 +86,8 @@ def train_heads(
         heads = Heads(
             image_hidden=settings.image_hidden, text_hidden=settings.text_hidden, dropout=settings.dropout
         ).train()
-        _fit(heads, data, settings, progress)
+        fit(heads, len(data.captions), settings, lambda rows, draw: _loss(heads, data, rows, settings, draw), progress)
     return heads.eval().requires_grad_(False)
-
-
-def _fit(heads: Heads, data: HeadData, settings: HeadSettings, progress: Callable[[int, float], None]) -> None:
-    generator = torch.Generator().manual_seed(settings.seed)
-    number = len(data.captions)
-    size = min(settings.batch_size, number)
-    per_epoch = number // size
-    peak, steps = settings.learning_rate, per_epoch * settings.epochs
-    optimizer = adamw(heads, learning_rate=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
-    for epoch in range(1, settings.epochs + 1):
-        total = 0.0
-        order = torch.randperm(number, generator=generator)[: per_epoch * size]
-        for index, chosen in enumerate(order.split(size)):
-            step = (epoch - 1) * per_epoch + index
-            set_learning_rate(optimizer, warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps))
-            loss = _loss(heads, data, chosen, settings, generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
-            optimizer.step()
-            total += float(loss.detach())
-        progress(epoch, total / per_epoch)
 
 
 def _loss(heads: Heads, data: HeadData, chosen: Tensor, settings: HeadSettings, generator: torch.Generator) -> Tensor:

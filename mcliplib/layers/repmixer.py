@@ -1,4 +1,4 @@
-"""Token mixing without attention (FastViT, 2303.14189): RepMixer, ConvFFN, their block, and positions by convolution."""
+"""Token mixing without attention (FastViT, 2303.14189): RepMixer, ConvFFN, their block; positions by convolution."""
 
 from collections import OrderedDict
 
