@@ -32,7 +32,7 @@ from mcliplib.train.settings import TrainSettings
 from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_state
 from mcliplib.train.step import DivergedError, loss_for, pinned, rows, to_device, train_step
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _MOST = 6
 _M = TypeVar("_M", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
@@ -50,7 +50,7 @@ def threads_for(device: torch.device) -> int:
     return max(1, min(_MOST, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def made_ahead(make: Callable[[int], T], steps: Iterable[int], threads: int) -> Generator[tuple[int, T]]:
+def made_ahead(make: Callable[[int], _T], steps: Iterable[int], threads: int) -> Generator[tuple[int, _T]]:
     """Each step and what `make` gives for it, in order.
 
     Args:
