@@ -49,6 +49,7 @@ lint: env ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy book/_ext/*.py book/_tools/*.py
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 size: env ## Print how large the package and its rooms are

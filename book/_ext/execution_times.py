@@ -19,10 +19,11 @@ class ExecutionTimes(SphinxDirective):
 
 
 def draw(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    env: Any = app.env  # with what myst-nb adds to it
     for waiting in list(doctree.findall(execution_times)):
         rows = []
-        for chapter in app.env.toctree_includes[app.config.root_doc]:
-            if run := app.env.nb_metadata.get(chapter, {}).get("exec_data"):
+        for chapter in env.toctree_includes[app.config.root_doc]:
+            if run := env.nb_metadata.get(chapter, {}).get("exec_data"):
                 seconds = "–" if run["runtime"] is None else f"{run['runtime']:.1f}"
                 result = "ran" if run["succeeded"] else "failed"
                 rows.append(row([link(app, page, chapter)], [nodes.Text(seconds)], [nodes.Text(result)]))

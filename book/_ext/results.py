@@ -202,9 +202,10 @@ def forget(app: Sphinx, env: Any, page: str) -> None:
 
 def merge(app: Sphinx, env: Any, pages: set[str], other: Any) -> None:
     for page in pages:
-        for kept in (quotes, readers):
-            if page in kept(other):
-                kept(env)[page] = kept(other)[page]
+        if page in quotes(other):
+            quotes(env)[page] = quotes(other)[page]
+        if page in readers(other):
+            readers(env)[page] = readers(other)[page]
     cards(env).update(cards(other))
 
 

@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_earlier_state(samples, tmp_path, monkeypatch):
 
     def save(state, file):
         if saved:
-            file.write(b"half of")
+            file.write_bytes(b"half of")
             raise OSError(errno.ENOSPC, "No space left on device")
         saved.append(state["step"])
         original(state, file)
@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_the_earlier_state(samples, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"last\.pt: cannot be written .*No space left"):
             train(TINY, tmp_path / "full", samples=samples)
     assert torch.load(tmp_path / "full" / "last.pt", weights_only=True)["step"] == saved[0] == 4
-    assert not list((tmp_path / "full").glob("*.tmp"))
+    assert not list((tmp_path / "full").glob(".*"))
     resumed = train(TINY, tmp_path / "full", resume=True, samples=samples)
     whole = train(TINY, tmp_path / "whole", samples=samples)
     assert same(resumed.model, whole.model)
