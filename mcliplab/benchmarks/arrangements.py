@@ -207,20 +207,20 @@ def teachers_entropy(teachers: Sequence[Tensor], teacher_dims: Sequence[int]) ->
 
 @contextmanager
 def pytorch_attention() -> Iterator[None]:
-    """Attention by PyTorch's one kernel also where `layers.attend` goes by steps."""
+    """Attention by PyTorch's one kernel also where `layers.attention.attend` goes by steps."""
 
     def kernel(
         q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool, seen: Tensor | None
     ) -> Float[Tensor, "b h m d"]:
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, scale=scale)
 
-    with mock.patch.object(import_module("mcliplib.layers.attention"), "_in_steps", kernel):
+    with mock.patch.object(import_module("mcliplib.layers.attention"), "attention_in_steps", kernel):
         yield
 
 
 @contextmanager
 def pytorch_depthwise() -> Iterator[None]:
-    """Depthwise convolutions by PyTorch's kernels also where `layers.convolve` multiplies matrices."""
+    """Depthwise convolutions by PyTorch's kernels also where `layers.cpu.convolve` multiplies matrices."""
     with mock.patch.object(import_module("mcliplib.layers.cpu"), "_is_small", return_value=False):
         yield
 

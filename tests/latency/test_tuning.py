@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from mcliplib import UserError
 from mcliplib.latency import WAYS, Way, tune
-from mcliplib.latency.tuning import compiled, eager, no_compiler, nothing
+from mcliplib.latency.tuning import always, compiled, eager, no_compiler
 from mcliplib.layers import ConvBN
 
 TINY = nn.Sequential(ConvBN(3, 8, (3, 3)), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
@@ -23,7 +23,7 @@ def way(clock, name, seconds, change=lambda y: y, precision="float32"):
     def prepare(tower, example):
         return clock.taking(seconds, then=lambda x: change(eager(tower, x)(x)))
 
-    return Way(name, precision, prepare, nothing)
+    return Way(name, precision, prepare, always)
 
 
 def failing(tower, example):
@@ -38,7 +38,7 @@ def ways(clock):
         way(clock, "half", 0.01, precision="bfloat16"),
         way(clock, "wrong", 0.001, change=lambda y: y.flip(-1)),
         way(clock, "nan", 0.001, change=lambda y: y * math.nan),
-        Way("broken", "float32", failing, nothing),
+        Way("broken", "float32", failing, always),
         Way("absent", "float32", failing, missing=lambda: "no such machine"),
     ]
 

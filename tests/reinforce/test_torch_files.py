@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from mcliplib.reinforce import torch_files
+from mcliplib.reinforce import archives
 
 
 def saved(value):
@@ -16,7 +16,7 @@ def saved(value):
 
 def load_torch(content):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return torch_files.load_torch(content, archive)
+        return archives.load_torch(content, archive)
 
 
 def members(seed, rows=4, dtype=torch.bfloat16):
@@ -30,9 +30,9 @@ def members(seed, rows=4, dtype=torch.bfloat16):
 @pytest.fixture(autouse=True)
 def loads(monkeypatch):
     """How often a file was unpickled."""
-    monkeypatch.setattr(torch_files, "_layouts", {})
+    monkeypatch.setattr(archives, "_layouts", {})
     calls = []
-    monkeypatch.setattr(torch_files, "_load", lambda one, f=torch_files._load: calls.append(1) or f(one))
+    monkeypatch.setattr(archives, "_load", lambda one, f=archives._load: calls.append(1) or f(one))
     return calls
 
 

@@ -11,8 +11,8 @@ from mcliplab.benchmarks.training import EXACT, RELEASED, StepSettings, compare_
 from mcliplib.cli import main
 from mcliplib.errors import UserError
 from mcliplib.losses import averaged_distill_loss, distill_loss
+from mcliplib.reinforce import teachers
 from mcliplib.reinforce.sample import ReinforcedSample
-from mcliplib.reinforce.teachers import specs
 from mcliplib.train.data import ReinforcedData, load_reinforced
 
 DIMS = (6, 4)
@@ -125,7 +125,7 @@ def test_pytorchs_kernel_is_used_inside_only():
 def test_table_and_record(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path))
     monkeypatch.setattr("mcliplib.train.data.load_reinforced", lambda names: data)
-    monkeypatch.setattr(specs, "LOCAL", ())  # as where the teachers' packages are missing
+    monkeypatch.setattr(teachers, "LOCAL", ())  # as where the teachers' packages are missing
     command = ["benchmark", "train", "--model", "mobileclip_pico", "--image-size", "32", "--batch", "4"]
     command += ["--context", "16", "--trim", "8", "--rounds", "2", "--record", "steps-test"]
     assert main(command) == 0

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcliplab.experiments import record as module
 from mcliplab.experiments.record import curve
 from mcliplib.cli import main
 from mcliplib.evaluate import evaluate_suite
-from mcliplib.train import record as module
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=300), st.integers(1, 80))
