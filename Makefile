@@ -7,6 +7,12 @@ SITE := book/_build/html
 PORT ?= 8000
 # Threads that wait let other programs compute: on a busy machine that saves most of the time, and it changes no number.
 export OMP_WAIT_POLICY ?= PASSIVE
+# What `make quick` runs: behaviour of every room, none of the long trainings, subprocesses and largest models.
+QUICK := project/test_layers.py project/test_errors.py cli/test_cli.py data/test_reader.py data/test_registry.py \
+  evaluate/test_scores.py lab/figures latency/test_costs.py latency/test_timing.py model/test_attend.py \
+  model/test_checkpoints.py model/test_convolve.py model/test_layers.py model/test_preprocess.py model/test_tokenizer.py \
+  reinforce/test_augment.py reinforce/test_format.py reinforce/test_seeds.py train/test_ema.py train/test_step.py \
+  test_losses.py test_precision.py test_results.py
 
 .DEFAULT_GOAL := help
 .PHONY: help env book lab test quick portable lint size lock serve clean
@@ -39,8 +45,8 @@ test: lint ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
 	$(BIN)/python -m pytest tests/book tests/notebooks
 
-quick: lint ## Check what an edit can break, in about two minutes: lint, types, the tests that are not slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(QUICK)
+quick: lint ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix tests/, $(QUICK))
 
 portable: env ## Run the changed chapters with other seeds, threads and instruction sets, and record what holds (an hour or two)
 	$(BIN)/python tests/notebooks/portable.py --record
