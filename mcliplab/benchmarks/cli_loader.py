@@ -1,13 +1,12 @@
 """`mcliplib benchmark loader`: milliseconds of a training batch, plain and reinforced."""
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any, get_args
 
+from mcliplab.command import measure_and_record
 from mcliplib.cli.common import check_at_least
 from mcliplib.reinforce.sample import EmbeddingDType
-from mcliplib.results import check_name
 
 _FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")
 
@@ -32,15 +31,16 @@ def register(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and record if wanted."""
+    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32, picture_size=0)
+    return measure_and_record(args, _measured, _record)
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
     import tempfile
 
     from mcliplab.benchmarks.loader import PLAIN, LoaderSettings, compare_loaders
     from mcliplib.data import shard_paths
 
-    check_at_least(args, rounds=2, batch=2, samples=args.batch, image_size=32, picture_size=0)
-    if args.record:
-        check_name(args.record)
-    start = time.perf_counter()
     picture_size = args.picture_size or None
     settings = LoaderSettings(args.samples, picture_size, args.batch, args.image_size, args.dtype, args.rounds)
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as folder:
@@ -56,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{name:30} {rate:8,.0f} samples/s   {ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of {reference}"
         )
-    if args.record:
-        print(f"recorded in {_record(args, values, time.perf_counter() - start)}")
-    return 0
+    return values
 
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:

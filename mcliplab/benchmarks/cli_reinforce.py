@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcliplab.command import measure_and_record
 from mcliplib.cli.common import check_at_least
 from mcliplib.errors import UserError
-from mcliplib.results import check_name
 
 if TYPE_CHECKING:
     from mcliplib.latency.timing import Spread
@@ -42,13 +41,7 @@ def register(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and record if wanted."""
     check_at_least(args, rounds=2, batch=1, pictures=max(2, args.batch))
-    if args.record:
-        check_name(args.record)
-    start = time.perf_counter()
-    values = _measured(args)
-    if args.record:
-        print(f"recorded in {_record(args, values, time.perf_counter() - start)}")
-    return 0
+    return measure_and_record(args, _measured, _record)
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 import argparse
 import itertools
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcliplab.command import measure_and_record
 from mcliplib.cli.common import check_at_least
 from mcliplib.errors import UserError
-from mcliplib.results import check_name
 
 if TYPE_CHECKING:
     from mcliplab.benchmarks.training import StepComparison
@@ -72,18 +71,11 @@ def register(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and record if wanted."""
-    from mcliplib import list_models
+    from mcliplib.presets import get_config
 
     check_at_least(args, rounds=2, batch=2, image_size=32, context=3, trim=3, threads=1)
-    if args.model not in list_models():
-        raise UserError(f"unknown model {args.model!r}; known: {', '.join(list_models())}")
-    if args.record:
-        check_name(args.record)
-    start = time.perf_counter()
-    values = _measured(args)
-    if args.record:
-        print(f"recorded in {_record(args, values, time.perf_counter() - start)}")
-    return 0
+    get_config(args.model)  # an unknown name ends here, with the known ones
+    return measure_and_record(args, _measured, _record)
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplab.command import add_threads, say_on_stderr, use_threads
+from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
 from mcliplib.errors import UserError
-from mcliplib.results import check_name
 
 if TYPE_CHECKING:
     from mcliplab.captioner.judge import Judged
@@ -48,26 +47,27 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_score(args: argparse.Namespace) -> int:
     """Caption, judge, print, and record if wanted."""
-    from mcliplab.captioner.judge import OTHERS, judge
+    from mcliplab.captioner.judge import OTHERS
+
+    if args.limit <= OTHERS:
+        raise UserError(f"--limit must be more than {OTHERS}, the captions that each must beat; got {args.limit}")
+    use_threads(args.threads)
+    return measure_and_record(args, _judged, _record)
+
+
+def _judged(args: argparse.Namespace) -> dict[str, Any]:
+    from mcliplab.captioner.judge import judge
     from mcliplab.teachers.ensemble import Ensemble
     from mcliplib.reinforce.captioners import make_captioner
     from mcliplib.reinforce.teachers import ENSEMBLE, make_teacher
 
-    if args.limit <= OTHERS:
-        raise UserError(f"--limit must be more than {OTHERS}, the captions that each must beat; got {args.limit}")
-    if args.record:
-        check_name(args.record)  # before minutes are spent on what could not be written
-    use_threads(args.threads)
-    start = time.perf_counter()
     captioner, teacher = make_captioner("decoder"), Ensemble([make_teacher(spec) for spec in ENSEMBLE])
     values = {}
     for name in _SETS:
         judged = judge(captioner, teacher, _drawn(name, args.limit, args.seed), seed=args.seed, progress=say_on_stderr)
         values[name] = _values(judged)
         print(_lines(name, values[name]), flush=True)
-    if args.record:
-        print(f"recorded in {_record(args, values, time.perf_counter() - start)}")
-    return 0
+    return values
 
 
 def _drawn(name: str, limit: int, seed: int) -> list[Any]:

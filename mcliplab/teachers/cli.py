@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplab.command import add_threads, say_on_stderr, use_threads
+from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
 from mcliplib.errors import UserError
-from mcliplib.results import check_name
 
 if TYPE_CHECKING:
     from mcliplab.teachers.scores import Scores
@@ -53,19 +52,18 @@ def run_train(args: argparse.Namespace) -> int:
 
 def run_score(args: argparse.Namespace) -> int:
     """Score, print, and record if wanted."""
+    use_threads(args.threads)
+    return measure_and_record(args, _scored, _record)
+
+
+def _scored(args: argparse.Namespace) -> "Scores":
     from mcliplab.teachers.scores import score_teachers
     from mcliplib.cli.evaluate import table
 
-    if args.record:
-        check_name(args.record)  # before minutes are spent on what could not be written
-    use_threads(args.threads)
-    start = time.perf_counter()
     scores = score_teachers(args.suite, progress=say_on_stderr)
     for name, rows in scores.items():
         print(f"== {name}\n{table(rows)}")
-    if args.record:
-        print(f"recorded in {_record(args, scores, time.perf_counter() - start)}")
-    return 0
+    return scores
 
 
 def _record(args: argparse.Namespace, scores: "Scores", seconds: float) -> Path:
