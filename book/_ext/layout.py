@@ -1,4 +1,4 @@
-"""What keeps lines and tables readable on a narrow screen: marks in the pages that the style sheet acts on."""
+"""Marks in the pages by which the style sheet keeps lines and tables readable on a narrow screen."""
 
 import re
 from typing import Any

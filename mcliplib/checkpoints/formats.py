@@ -1,4 +1,10 @@
-"""How three formats name a model's weights: ours, the release's and open_clip's; and our files' settings as JSON."""
+"""The three formats: which models each can hold, and where each of our tensors stands in it.
+
+A format is a list of rules. Each rule is a regular expression and its replacement; all are applied in order to one of
+our names, and what comes out is the other program's name. Some tensors are also stored in another shape. The released
+`mobileclip_*.pt` files are bare state dicts of the paper's own code; open_clip's files have timm's image tower under
+`visual.trunk` and CLIP's text tower under `text`; ours also hold the model's settings as JSON.
+"""
 
 import dataclasses
 import json

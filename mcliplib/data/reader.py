@@ -1,4 +1,7 @@
-"""Reading shards: samples in order, and a report of what was left out."""
+"""From shards to samples, decoded or not.
+
+Bad samples are skipped and counted by reason; too many of them are an error.
+"""
 
 import json
 import os

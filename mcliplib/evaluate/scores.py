@@ -1,4 +1,9 @@
-"""Zero-shot accuracy and retrieval recall, with intervals."""
+"""Zero-shot classification and retrieval, with percentile bootstrap intervals: how far to trust a share of hits.
+
+In zero-shot classification a class is a text, and a picture belongs to the nearest one (CLIP, section 3.1). Retrieval
+finds the text of a picture among all texts, and the picture of a text among all pictures. Both are read from the rank
+of the first right answer.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,9 @@
-"""The cost of a tower: operations and bytes, and where its time goes against the machine's limits."""
+"""The cost of a tower on paper, and where its time goes against what the machine could do.
+
+The second is the roofline model (Williams et al. 2009): an operator needs at least flops / (the machine's
+matrix-product speed) and at least bytes / (its memory bandwidth). Both limits are measured here, on this machine, with
+this number of threads.
+"""
 
 import time
 from collections.abc import Callable, Iterable

@@ -1,4 +1,8 @@
-"""Attention: over the positions of the last stages, and in the transformer layers of the text towers and ViTs."""
+"""Multi-head self-attention, over the positions of the image tower's last stages and in transformer layers.
+
+Pre-norm transformer layers are the middle of MCt, the whole of the Base text tower and of the ViT image towers. Their
+last step is one token's LayerNorm and its projection into the shared space.
+"""
 
 import copy
 from collections import OrderedDict

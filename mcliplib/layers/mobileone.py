@@ -1,6 +1,7 @@
 """The convolutions of MobileCLIP: branches in training, one convolution at inference (MobileOne, 2206.04040).
 
-First a convolution with BatchNorm and squeeze-excite, then the MobileOne block and the patch embedding between stages.
+First a convolution with BatchNorm, the unit that every branch is made of, and squeeze-and-excitation (1709.01507); then
+the MobileOne block, and the downsampling between stages by a large kernel and a 1x1 block.
 """
 
 import copy

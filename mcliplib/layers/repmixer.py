@@ -1,4 +1,8 @@
-"""Token mixing without attention (FastViT, 2303.14189): RepMixer, ConvFFN, their block; positions by convolution."""
+"""Token mixing without attention: RepMixer and ConvFFN, the block of both (FastViT, 2303.14189), and RepCPE.
+
+Around a block's body stand the residual sum and the learned per-channel layer scale (2103.17239). RepCPE tells
+positions by a convolution (conditional positional encoding, 2102.10882) that folds into one kernel.
+"""
 
 from collections import OrderedDict
 

@@ -1,4 +1,25 @@
-"""Replayable augmentation: drawn once, stored as a few numbers, applied again to the same pixels (2303.08983)."""
+"""Strong augmentations as parameters, not pixels: drawn once, stored in a few bytes, replayed exactly at any size.
+
+For example::
+
+    generator = torch.Generator().manual_seed(0)
+    params = augment.sample(image.size, generator)
+    pixels = augment.apply(image, params, size=96)                 # [3, 96, 96], the same at each call
+    assert augment.decode(augment.encode(params)) == params        # [crop, ops]: what `KEY.paug.json` holds
+
+The draws are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandAugment and RandomErasing, in this
+order: a generator with seed s draws what they draw after `torch.manual_seed(s)`, and the pixels are equal too. (Only a
+flip or an erased box of probability 1 differs: torchvision draws a number that cannot matter.)
+
+RandAugment's fourteen operations (1909.13719) are numbered and scaled as the public DataCompDR release stores them.
+torchvision draws and applies in one step; replay needs the two apart, so here is a table of them over its public
+functions.
+
+An augmentation is stored as a JSON list in the order in which it is applied, and only what is configured has a place:
+`[crop, flip, ops, erase]`, for the paper's recipe `[crop, ops]` (DataCompDR, 2311.17049). `crop` and `erase` are
+`[top, left, height, width]`, `flip` is a boolean, `ops` is `[[op_index, magnitude], ...]`, and null stands for an
+augmentation that was skipped.
+"""
 
 import math
 import reprlib

@@ -1,4 +1,29 @@
-"""One sample of a reinforced set, as DataCompDR stores it: parameters, captions and embeddings as members of a tar."""
+"""One sample of a reinforced data set, and the WebDataset members that hold it, as the public DataCompDR has them.
+
+- `KEY.webp` (or jpg, jpeg, png): the image's own bytes; the public release ships none.
+- `KEY.txt`, `KEY.url.txt`: the real caption; where the image comes from.
+- `KEY.syn.json`: `{"syn_text": [M strings]}`.
+- `KEY.paug.json`: `{"param_aug": [N augmentations]}`, as in `mcliplib.reinforce.augment`.
+- `KEY.npz` or `KEY.pth.gz`: `image_emb` [N, D], `text_emb` [1 + M, D].
+- `KEY.json`: `{"uid": str, "sha256": str}`, sha256 of the image, and what else the source said of it.
+
+The embeddings are stored in one of four ways:
+
+- float32: `npz` with `image_emb` and `text_emb`; exact.
+- bfloat16: `pth.gz`, gzip of a torch file with a dict of both; each number is within 2^-8 of itself.
+- int8: `npz` with both and with `image_scale` and `text_scale`, one step for each row, which is the row's largest
+  absolute value / 127; each number is within half a step.
+- int4: the same with two numbers in each byte (the lower half first) and 7 steps to the largest value.
+
+The first two are the public releases' forms (DataCompDR, 2311.17049). The others are our own, for sets that must be
+small. Nothing is deflated: it would save a fifth at most, and be undone in every epoch.
+
+Writing and reading::
+
+    members = to_members(sample, dtype="bfloat16")
+    write_shard("shard-000000.tar", [(sample.key, members)])
+    again = from_members(sample.key, members, teacher_dims=(768, 768))
+"""
 
 import gzip
 import hashlib

@@ -1,4 +1,7 @@
-"""The settings of a run, and the members that teachers and captioners must have."""
+"""The settings of a run, and the members that teachers and captioners must have.
+
+Equal settings, input and models give equal bytes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

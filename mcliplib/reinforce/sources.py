@@ -1,4 +1,14 @@
-"""The input of a run: shards and folders of pictures, as numbered samples."""
+"""The input of a run: samples as their source holds them, with encoded image, caption and metadata.
+
+`find_sources` takes what a user may name: WebDataset shards (a path, a URL of fsspec, a glob, braces, a folder of
+shards, a data set's name), an image-caption list, or a folder of images with one such list. A list is one of
+
+- `.csv`: the first line names the columns; commas, semicolons, tabs or bars between them.
+- `.tsv`, `.txt`: the same with tabs, or without a first line `path<TAB>caption`. Quotation marks are letters.
+- `.jsonl`, `.ndjson`: an object a line with such names, or `path<TAB>caption`.
+
+Paths are relative to the list's folder, absolute, or URLs. Columns of other names become metadata.
+"""
 
 import contextlib
 import csv
@@ -79,7 +89,7 @@ def find_sources(input: Input, shard_size: int) -> list[Source]:
     """The sources that the input stands for, in order.
 
     Args:
-        input: one name or several, see above.
+        input: one name or several, as the module says.
         shard_size: how many entries of a list make one source; a shard stays whole.
 
     Raises:

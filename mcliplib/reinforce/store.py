@@ -1,4 +1,8 @@
-"""Where a run keeps its shards; and its random numbers, which depend on names alone."""
+"""The output folder, on this machine or anywhere that fsspec writes to; each file appears whole or not at all.
+
+Here is also the randomness that belongs to a sample: the same on every machine, in every process and in every order of
+samples.
+"""
 
 import contextlib
 import hashlib

@@ -1,4 +1,11 @@
-"""The work on one shard, and the survey that divides an input into shards."""
+"""The first pass over the input, and the work on one shard: decode, augment, ask the models in batches, write.
+
+The survey finds what is there, what is a fault or a duplicate, and a fingerprint of it all. It makes every shard's work
+independent of the others: which of two equal samples stays is known before any starts.
+
+Batches are consecutive samples of the shard, so that the floats do not depend on how many threads there are or on which
+shards were done before.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,11 @@
-"""Batches as a function of seed and step: plain pairs, and reinforced ones."""
+"""Batches from decoded samples: plain pairs, or a reinforced set that fits in memory.
+
+Batch number `step` is a function of (samples, seed, step) alone, so that a resumed run sees what an uninterrupted one
+would have seen, and no random state has to be saved.
+
+A plain pair is a random crop of its picture, perhaps mirrored, and one of its captions. A reinforced one is a stored
+view of its picture, its real caption and one of the synthetic ones, and the teachers' embeddings of the three.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

@@ -33,7 +33,7 @@ from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_
 from mcliplib.train.step import DivergedError, loss_for, pinned, rows, to_device, train_step
 
 _T = TypeVar("_T")
-_MOST = 6
+_MOST_THREADS = 6  # that make batches
 _M = TypeVar("_M", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def threads_for(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 0
-    return max(1, min(_MOST, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return max(1, min(_MOST_THREADS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def made_ahead(make: Callable[[int], _T], steps: Iterable[int], threads: int) -> Generator[tuple[int, _T]]:

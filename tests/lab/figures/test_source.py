@@ -42,7 +42,7 @@ def f(first: int, second: int,
 
 
 def _with_comments(size):  # fmt: skip
-    """What only tools read."""
+    """Comments for tools are left out."""
 
     if size:  # type: ignore[truthy-bool]
         l = size  # noqa: E741
