@@ -9,6 +9,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that is not there."""
 
 
+class WriteError(UserError, OSError):
+    """A file or folder that cannot be written."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for a message of our own; the error's class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

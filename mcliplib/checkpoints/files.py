@@ -60,8 +60,9 @@ def write_safetensors(tensors: dict[str, Tensor], path: Path, header: dict[str, 
 
 def write_torch(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a bare state dict as a PyTorch file."""
-    with replacing(path) as temporary:
-        torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:  # by name, PyTorch hides why it cannot write
+        torch.save(own, file)
 
 
 def _read_torch(path: Path) -> Contents:

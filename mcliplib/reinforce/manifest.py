@@ -8,7 +8,8 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections import Counter
+import warnings
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,13 +169,33 @@ def record_name(task: Task) -> str:
 
 
 def finished(store: Store, tasks: Sequence[Task]) -> dict[int, Json]:
-    """The records of the shards that are there in full."""
+    """The records of the shards that are there to the byte."""
     found = {task.index: store.read_json(record_name(task)) for task in tasks}
     return {
         task.index: record
         for task in tasks
-        if (record := found[task.index]) is not None and store.size(task.file) == record["bytes"]
+        if (record := found[task.index]) is not None and store.written(task.file) == (record["bytes"], record["sha256"])
     }
+
+
+def is_whole(store: Store, complete: Json, tasks: Sequence[Task]) -> bool:
+    """Whether all shards of a finished set are there to the byte.
+
+    If not, the manifest becomes that of a run which is under way, with records of all shards: those that are not as
+    their records say will be made again.
+    """
+    shards, waiting = complete["shards"], deque(complete["skipped"])
+    if damaged := [one["file"] for one in shards if store.written(one["file"]) != (one["bytes"], one["sha256"])]:
+        warnings.warn(
+            f"{store.root}: {len(damaged)} shards are damaged or missing, made again: {damaged[0]} ...", stacklevel=3
+        )
+        for task, shard in zip(tasks, shards, strict=True):
+            record = {name: shard[name] for name in ("samples", "bytes", "sha256")} | {"skipped": []}
+            while waiting and waiting[0]["shard"] == shard["input"]:
+                record["skipped"].append(waiting.popleft())
+            store.write_json(record_name(task), record)
+        store.write_json(MANIFEST, beginning(complete["identity"], tasks))
+    return not damaged
 
 
 def _plain(value: Any) -> Any:

@@ -98,24 +98,25 @@ def run(
     _check_arguments(teachers, engine, workers, max_skipped)
     settings = settings if captioner else dataclasses.replace(settings, captions=0)
     store = Store(output)
-    begun = _begun(store, resume)
-    named = manifest.identity(teachers, captioner, settings)
-    manifest.check_same(begun.get("identity", named), named, store.root)
-    with _bar("surveying", None, progress) as bar:
-        tasks = survey(find_sources(input, settings.shard_size), bar.update)
-    manifest.check_input(begun.get("inputs"), tasks, store.root)
-    store.clean()
-    if begun.get("status") == "complete":
-        store.remove(manifest.RECORDS)
-        counts = begun["counts"]
-        return RunResult(store.root, counts["samples"], counts["reasons"], 0, time.perf_counter() - start, {})
-    if not begun:
-        store.write_json(manifest.MANIFEST, manifest.beginning(named, tasks))
-    job = _Job(store, named, tasks, max_skipped)
-    worker = ShardWorker(teachers, captioner, settings, workers or usable_cores())
-    made, stages = job.run(worker, engine, workers, progress)
-    counts = job.finish()["counts"]
-    return RunResult(store.root, counts["samples"], counts["reasons"], made, time.perf_counter() - start, stages)
+    with store.locked():
+        begun = _begun(store, resume)
+        named = manifest.identity(teachers, captioner, settings)
+        manifest.check_same(begun.get("identity", named), named, store.root)
+        with _bar("surveying", None, progress) as bar:
+            tasks = survey(find_sources(input, settings.shard_size), bar.update)
+        manifest.check_input(begun.get("inputs"), tasks, store.root)
+        store.clean()
+        if begun.get("status") == "complete" and manifest.is_whole(store, begun, tasks):
+            store.remove(manifest.RECORDS)
+            counts = begun["counts"]
+            return RunResult(store.root, counts["samples"], counts["reasons"], 0, time.perf_counter() - start, {})
+        if not begun:
+            store.write_json(manifest.MANIFEST, manifest.beginning(named, tasks))
+        job = _Job(store, named, tasks, max_skipped)
+        worker = ShardWorker(teachers, captioner, settings, workers or usable_cores())
+        made, stages = job.run(worker, engine, workers, progress)
+        counts = job.finish()["counts"]
+        return RunResult(store.root, counts["samples"], counts["reasons"], made, time.perf_counter() - start, stages)
 
 
 class _Job:

@@ -18,9 +18,8 @@ from torch import Generator
 
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
+from mcliplib.files import UNFINISHED, locked, replacing
 from mcliplib.reinforce.sources import open_fs
-
-_UNFINISHED = ".unfinished-"
 
 
 def generator_of(purpose: str, seed: int, key: str) -> Generator:
@@ -62,18 +61,27 @@ class Store:
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.root,)
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """One run at a time writes here (see `mcliplib.files.locked`); object stores have no locks."""
+        return locked(Path(self._path)) if self._local else contextlib.nullcontext()
+
     def names(self) -> list[str]:
         """The names of the files and folders here, sorted."""
         if not self._fs.exists(self._path):
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path, detail=False))
 
-    def size(self, name: str) -> int | None:
-        """In bytes; None where there is no such file."""
+    def written(self, name: str) -> Written | None:
+        """Size and hash of the file's bytes; None where there is no such file."""
+        digest, size = hashlib.sha256(), 0
         try:
-            return int(self._fs.info(self._at(name))["size"])
-        except FileNotFoundError:
+            with self._fs.open(self._at(name), "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                    size += len(block)
+        except (FileNotFoundError, IsADirectoryError):
             return None
+        return Written(size, digest.hexdigest())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The object in the file, None where there is no such file.
@@ -112,26 +120,20 @@ class Store:
     def clean(self) -> None:
         """Remove what killed processes left half written."""
         for name in self.names():
-            if name.startswith(_UNFINISHED):
+            if name.startswith(UNFINISHED):
                 self.remove(name)
 
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
 
-    @contextlib.contextmanager
-    def _written(self, name: str) -> Iterator[Path]:
-        """A temporary path to write to; on this machine beside the file that it becomes at the end.
+    def _written(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A temporary path to write to; on this machine beside the file that it becomes at the end."""
+        return replacing(Path(self._at(name))) if self._local else self._uploaded(name)
 
-        (Object stores show an upload when it is complete.)
-        """
-        target = Path(self._at(name))
-        if self._local:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.parent if self._local else None
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=beside, ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / target.name
+    @contextlib.contextmanager
+    def _uploaded(self, name: str) -> Iterator[Path]:
+        """A path in a temporary folder; object stores show an upload when it is complete."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
             yield path
-            if self._local:
-                os.replace(path, target)
-            else:
-                self._fs.put_file(str(path), self._at(name))
+            self._fs.put_file(str(path), self._at(name))

@@ -42,7 +42,7 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     """Write weights, optimizer and position; a crash of the program or the machine leaves the earlier file.
 
     Raises:
-        UserError: the file cannot be written; the earlier one is still there.
+        WriteError: the file cannot be written; the earlier one is still there.
     """
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
@@ -55,13 +55,8 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         "seconds": at.seconds,
         "loss": at.loss,
     }
-    try:
-        with replacing(directory / STATE_FILE) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:  # a full disk; PyTorch's writer raises RuntimeError
-        raise UserError(
-            f"{directory / STATE_FILE}: cannot be written ({first_line(error)}); cure it and resume"
-        ) from error
+    with replacing(directory / STATE_FILE) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner) -> Resumed:

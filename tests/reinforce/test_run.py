@@ -1,9 +1,11 @@
 """A reinforced set is what its input, settings and models say: whatever the workers, and whenever the run is killed."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tarfile
 import time
@@ -200,6 +202,49 @@ def test_a_shard_without_record_or_cut_is_made_again(shards: Path, whole: Path, 
     result = go(shards, output, resume=True)
     assert (result.made, result.samples) == (30, 40)
     assert contents(output) == contents(whole)
+
+
+@pytest.mark.parametrize("status", ["complete", "incomplete"])
+def test_a_shard_overwritten_or_lost_is_made_again(shards: Path, whole: Path, tmp_path: Path, status: str) -> None:
+    output = tmp_path / "set"
+    if status == "complete":
+        shutil.copytree(whole, output)
+    else:
+        with pytest.raises(UserError, match="the last one"):
+            go(shards, output, teachers=[LastShardFails("one", 24, 32), TEACHERS[1]])
+    zeros = bytes((output / "shard-000000.tar").stat().st_size)
+    (output / "shard-000000.tar").write_bytes(zeros)
+    (output / "shard-000001.tar").unlink()
+    with (
+        contextlib.nullcontext() if status == "incomplete" else pytest.warns(UserWarning, match="2 shards are damaged")
+    ):
+        result = go(shards, output, resume=True)
+    assert result.samples == 40
+    assert result.made < 40 or status == "incomplete"
+    assert contents(output) == contents(whole)
+
+
+class LastShardFails(TinyTeacher):
+    calls = 0
+
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        LastShardFails.calls += 1
+        if LastShardFails.calls > 8:
+            raise UserError("the last one")
+        return super().encode_pixels(pixels)
+
+
+def test_a_second_run_in_one_folder_is_refused_and_leaves_the_first_alone(shards: Path, tmp_path: Path) -> None:
+    class Second(TinyTeacher):
+        def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+            there = set((tmp_path / "set").iterdir())
+            with pytest.raises(UserError, match=r"set: another run writes here \(process \d+ on "):
+                go(shards, tmp_path / "set", resume=True)
+            assert set((tmp_path / "set").iterdir()) == there
+            return super().encode_pixels(pixels)
+
+    go(shards, tmp_path / "set", teachers=[Second("one", 24, 32), TEACHERS[1]])
+    assert not list((tmp_path / "set").glob(".*"))
 
 
 def test_a_finished_run_is_not_touched(shards: Path, whole: Path) -> None:

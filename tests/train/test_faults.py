@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_earlier_state(samples, tmp_path, monkeypatch):
 
     def save(state, file):
         if saved:
-            file.write_bytes(b"half of")
+            file.write(b"half of")
             raise OSError(errno.ENOSPC, "No space left on device")
         saved.append(state["step"])
         original(state, file)
