@@ -5,24 +5,33 @@ Bad samples are skipped and counted by reason; too many of them are an error.
 
 import json
 import os
+import re
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from webdataset.tariterators import base_plus_ext, tar_file_iterator
-
-from mcliplib.data.sample import MAX_PIXELS, GiantImageError, Sample, decode_image
-from mcliplib.data.shards import WatchedStream
+from mcliplib.data.sample import Sample, decode_image
+from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, WatchedStream
 from mcliplib.errors import MissingFileError, UserError, first_line
+from mcliplib.images import MAX_PIXELS, PictureError
 
 _ENOUGH_TO_JUDGE = 100  # samples met before the share of skipped ones can end a pass early
-Members = dict[str, bytes]  # extension in lower case, without the first dot -> content
-IMAGE_EXTENSIONS = ("webp", "jpg", "jpeg", "png")
+_META = re.compile(r"__[^/]*__($|/)")  # names of files about the shard, in webdataset's form
+IMAGE_EXTENSIONS = ("webp", "jpg", "jpeg", "png", "heic", "heif", "avif")
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+class Members(dict[str, bytes]):
+    """The files of one sample: extension in lower case, without the first dot -> content.
+
+    Attributes:
+        fault: why the sample cannot be used; empty where nothing is known against it.
+    """
+
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,9 @@ class Skip:
 class ReadReport:
     """Counts of one pass over shards; give it to `read_shards` and read it afterwards.
 
-    A sample is skipped for one of: ``corrupt image``, ``giant image``, ``missing image``, ``missing caption``,
-    ``bad metadata``. A shard that ends too early is in ``broken_shards``; its readable samples count as read.
+    A sample is skipped for one of: ``corrupt image``, ``giant image``, ``HEIC without pillow-heif``, ``missing image``,
+    ``missing caption``, ``bad metadata``, ``file of more than ... MiB``. A shard that ends too early is in
+    ``broken_shards``; its readable samples count as read.
     """
 
     read: int = 0
@@ -89,10 +99,12 @@ class ReadReport:
 
 
 def raw_samples(path: str, broken: dict[str, str], *, name: str | None = None) -> Iterator[tuple[str, Members]]:
-    """Key and members of each sample, in the shard's order, on webdataset's own tar iterator.
+    """Key and members of each sample, in the shard's order.
 
-    A member that is there already begins another sample of the same key (webdataset's own grouping ends a shard there
-    with an exception).
+    Members are grouped as webdataset does it, by the name up to its first dot. Unlike there, a member that is there
+    already begins another sample of the same key, and a picture whose name has more dots (`cat.2.jpg`) is a sample of
+    its own, `cat.2`, with what else has this name. Hidden files are ignored, as are the twins (`._cat.jpg`,
+    `__MACOSX/`) that macOS adds.
 
     Args:
         path: a `.tar` or `.tar.gz`.
@@ -105,30 +117,59 @@ def raw_samples(path: str, broken: dict[str, str], *, name: str | None = None) -
     stream = WatchedStream(path)
     try:
         key, members = "", Members()
-        for file_name, content in _files(stream, name or path, broken):
-            base, extension = base_plus_ext(file_name)
-            if base is None:
+        for file_name, content, fault in _files(stream, name or path, broken):
+            folder, slash, plain = file_name.rpartition("/")
+            stem, dot, extension = plain.partition(".")
+            if not stem or not dot or file_name.startswith("__MACOSX/") or "/__MACOSX/" in file_name:
                 continue
-            extension = extension.lower()
+            base, extension = folder + slash + stem, extension.lower()
             if members and (base != key or extension in members):
-                yield key, members
+                yield from _split(key, members)
                 members = Members()
             key = base
             members[extension] = content
+            members.fault = members.fault or fault
         if members:
-            yield key, members
+            yield from _split(key, members)
     finally:
         stream.close()
 
 
-def _files(stream: WatchedStream, name: str, broken: dict[str, str]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file; a break ends the iteration and is noted."""
+def _split(key: str, members: Members) -> Iterator[tuple[str, Members]]:
+    """The sample, then those of its pictures that have names of their own."""
+    parts = [extension.rpartition(".") for extension in members]
+    own = {stem: Members() for stem, _, last in parts if stem and last in IMAGE_EXTENSIONS}
+    if not own:
+        yield key, members
+        return
+    rest = Members()
+    for extension, content in members.items():
+        stem = next((stem for stem in own if extension.startswith(f"{stem}.")), "")
+        (own[stem] if stem else rest)[extension.removeprefix(f"{stem}.") if stem else extension] = content
+    for name, part in [(key, rest), *((f"{key}.{stem}", part) for stem, part in own.items())]:
+        if part:
+            part.fault = members.fault
+            yield name, part
+
+
+def _files(stream: WatchedStream, name: str, broken: dict[str, str]) -> Iterator[tuple[str, bytes, str]]:
+    """Name, content and fault of each file; a break ends the iteration and is noted."""
     met = 0
     try:
-        for member in tar_file_iterator(stream):
-            met += 1
-            yield member["fname"], member["data"]
-    except (tarfile.TarError, ValueError) as error:
+        with tarfile.open(fileobj=cast(Any, stream), mode="r|") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # which would grow with the archive
+                met += 1
+                if member.size < 0 or archive.offset > stream.most + tarfile.RECORDSIZE:
+                    raise tarfile.ReadError(f"{member.name} claims {member.size:,} bytes, more than there can be")
+                most = MAX_TEXT if member.name.lower().endswith((".txt", ".json")) else MAX_MEMBER
+                stream.allow(archive.offset - member.offset_data)
+                if member.isreg() and not _META.match(member.name):
+                    fits = member.size <= most
+                    content = cast(Any, archive.extractfile(member)).read() if fits else b""
+                    readable = member.name.encode(errors="backslashreplace").decode()
+                    yield readable, content, "" if fits else f"file of more than {most >> 20} MiB"
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         stream.broken = stream.broken or f"the archive breaks off ({first_line(error)})"
     stream.check_end()
     if stream.broken:
@@ -142,6 +183,25 @@ def image_extension(members: Mapping[str, Any]) -> str | None:
     return next((one for one in IMAGE_EXTENSIONS if one in members), None)
 
 
+def parsed_json(content: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The value of a JSON text; NaN and Infinity, which JSON lacks and some write for "no number", become None.
+
+    Args:
+        content: UTF-8 if bytes.
+        pairs: makes a value of the names and values of an object.
+
+    Raises:
+        UserError: it is not JSON, is nested too deeply, or holds half of a surrogate pair.
+    """
+    try:
+        value = json.loads(content, parse_constant=lambda name: None, object_pairs_hook=pairs)
+        if (b"\\u" if isinstance(content, bytes) else "\\u") in content:  # type: ignore[operator]
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"not JSON ({first_line(error)})") from error
+    return value
+
+
 class _BadSampleError(Exception):
     """Why one sample is left out; the text is the reason in the report."""
 
@@ -149,13 +209,13 @@ class _BadSampleError(Exception):
 def read_shards(
     paths: Paths, *, report: ReadReport | None = None, max_skipped: float = 0.1, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Sample]:
-    """Read the samples of WebDataset shards in order, on webdataset's own tar iterators.
+    """Read the samples of WebDataset shards in order.
 
     Args:
         paths: one shard or several (``.tar`` or ``.tar.gz``).
         report: filled while reading; without one, skips are summed up in a warning at the end.
         max_skipped: largest share (0 to 1) of skipped samples that is still accepted.
-        max_pixels: images whose header announces more are skipped undecoded.
+        max_pixels: pictures that announce more are skipped (`mcliplib.images.read_picture`).
 
     Raises:
         UserError: a shard does not exist or is no tar archive, or more than ``max_skipped`` was skipped.
@@ -177,7 +237,7 @@ def existing(paths: Paths, *, cure: str) -> list[str]:
     """
     shards = [os.fspath(paths)] if isinstance(paths, str | os.PathLike) else [os.fspath(path) for path in paths]
     for shard in shards:
-        if not Path(shard).is_file():
+        if not os.path.isfile(shard):  # unlike pathlib's, it takes any name
             raise MissingFileError(f"no shard at {shard}: check the path, or {cure}")
     return shards
 
@@ -198,6 +258,8 @@ def _read_shard(shard: str, report: ReadReport, max_skipped: float, max_pixels: 
 
 
 def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
+    if raw.fault:
+        raise _BadSampleError(raw.fault)
     extension = image_extension(raw)
     if extension is None:
         raise _BadSampleError("missing image")
@@ -205,16 +267,23 @@ def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
     if not caption:
         raise _BadSampleError("missing caption")
     try:
-        meta = json.loads(raw.get("json", b"{}"))
+        meta = parsed_json(raw.get("json", b"{}"))
     except ValueError as error:
         raise _BadSampleError("bad metadata") from error
-    keywords = meta.get("keywords", []) if isinstance(meta, dict) else None
-    if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
+    if not isinstance(meta, dict):
         raise _BadSampleError("bad metadata")
+    if "keywords" in meta:
+        meta["keywords"] = _words(meta["keywords"])
     try:
         image = decode_image(raw[extension], max_pixels=max_pixels)
-    except GiantImageError as error:
-        raise _BadSampleError("giant image") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise _BadSampleError("corrupt image") from error
+    except PictureError as error:
+        raise _BadSampleError(error.reason) from error
     return Sample(key=key, image=image, caption=caption, meta=meta)
+
+
+def _words(value: Any) -> list[str]:
+    """Keywords as people write them: a list, or one text with commas; what is neither has none."""
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    if words is value and all(isinstance(word, str) for word in words):
+        return words
+    return [str(word).strip() for word in words if isinstance(word, str | int | float) and str(word).strip()]

@@ -1,19 +1,12 @@
-"""One image-caption pair, and the one place where image bytes become pixels."""
+"""One image-caption pair."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from mcliplib.images import on_white
-
-MAX_PIXELS = 16_000_000  # a 4000 x 4000 image: far above anything a 256 px model profits from
-
-
-class GiantImageError(ValueError):
-    """The header announces more pixels than we are willing to decode."""
+from mcliplib.images import MAX_PIXELS, read_picture
 
 
 @dataclass(frozen=True)
@@ -39,18 +32,9 @@ def concept_of(caption: str) -> str:
 
 
 def decode_image(payload: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode WebP, JPEG or PNG bytes to an RGB image.
+    """Decode an encoded picture to an upright RGB image; a very large JPEG at a fraction of its size.
 
     Raises:
-        GiantImageError: width x height exceeds ``max_pixels``; nothing was decoded.
-        OSError, SyntaxError, ValueError: the bytes are no image that Pillow can read.
+        PictureError: the bytes are no whole picture, or announce too many pixels (see `mcliplib.images.read_picture`).
     """
-    try:
-        with Image.open(io.BytesIO(payload)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise GiantImageError(f"{width} x {height} pixels, more than {max_pixels:,}")
-            image.load()
-            return on_white(image)
-    except Image.DecompressionBombError as error:
-        raise GiantImageError(str(error)) from error
+    return read_picture(payload, max_pixels=max_pixels).image

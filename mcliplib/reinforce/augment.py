@@ -374,9 +374,10 @@ def apply(
     settings: AugmentSettings = PAPER,
     *,
     key: str = "augmentation parameters",
+    original: tuple[int, int] | None = None,
 ) -> Float[Tensor, "3 size size"]:
     """The augmented picture as a tensor in [0, 1], not normalised; arguments and errors as `replay`."""
-    pixels = np.asarray(replay(image, params, size, settings, key=key))
+    pixels = np.asarray(replay(image, params, size, settings, key=key, original=original))
     planes = np.empty((3, size, size), np.float32)
     np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=planes)  # one pass; torchvision's to_tensor takes three
     return torch.from_numpy(planes)
@@ -389,6 +390,7 @@ def replay(
     settings: AugmentSettings = PAPER,
     *,
     key: str = "augmentation parameters",
+    original: tuple[int, int] | None = None,
 ) -> Image.Image:
     """The augmented picture: crop, bicubic resize, flip, RandAugment's operations, erased box.
 
@@ -396,11 +398,12 @@ def replay(
     of the crop does not leak into its border (Pillow's `resize(box=...)` would let it).
 
     Args:
-        image: the original; transparency is laid on white. Not modified.
+        image: the picture; transparency is laid on white. Not modified.
         params: drawn for a picture of this size.
         size: side of the result in pixels, which need not be the one that the parameters were drawn at.
         settings: of these, only `size` matters here: the unit of translations and erased boxes.
         key: the sample's name, for the message.
+        original: (width, height) that the parameters were drawn for, where `image` was decoded smaller than that.
 
     Returns:
         RGB, `size` x `size`.
@@ -411,17 +414,17 @@ def replay(
     if image.mode != "RGB" or "transparency" in image.info:
         image = on_white(image)  # copies, which is not for the common case
     if (crop := params.crop) is not None:
-        right, bottom = crop.left + crop.width, crop.top + crop.height
-        if right > image.width or bottom > image.height:
-            raise UserError(f"{key}: the crop {list(crop)} leaves the image of {image.width} x {image.height} pixels")
-        image = image.crop((crop.left, crop.top, right, bottom))
+        width, height = original or image.size
+        if crop.left + crop.width > width or crop.top + crop.height > height:
+            raise UserError(f"{key}: the crop {list(crop)} leaves the image of {width} x {height} pixels")
+        image = image.crop(_scaled(crop, image.width / width, image.height / height))
     image = image.resize((size, size), Image.Resampling.BICUBIC)
     if params.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for op in params.ops or ():
         image = apply_op(image, op, settings.size)
     if params.erase is not None:
-        image.paste((0, 0, 0), _scaled(params.erase, size / settings.size))
+        image.paste((0, 0, 0), _scaled(params.erase, size / settings.size, size / settings.size, least=0))
     return image
 
 
@@ -485,8 +488,8 @@ def _integer(below: int, generator: Generator) -> int:
     return int(torch.randint(below, (1,), generator=generator))
 
 
-def _scaled(box: Box, scale: float) -> tuple[int, int, int, int]:
-    """The box as PIL's (left, top, right, bottom), its edges rounded to whole pixels at the new scale."""
-    edges = (box.left, box.top, box.left + box.width, box.top + box.height)
-    left, top, right, bottom = (round(edge * scale) for edge in edges)
-    return left, top, right, bottom
+def _scaled(box: Box, across: float, down: float, *, least: int = 1) -> tuple[int, int, int, int]:
+    """The box as PIL's (left, top, right, bottom) in a picture so many times as wide and high; rounded to pixels."""
+    left, right = round(box.left * across), round((box.left + box.width) * across)
+    top, bottom = round(box.top * down), round((box.top + box.height) * down)
+    return left, top, max(right, left + least), max(bottom, top + least)

@@ -3,7 +3,8 @@
 - `KEY.webp` (or jpg, jpeg, png): the image's own bytes; the public release ships none.
 - `KEY.txt`, `KEY.url.txt`: the real caption; where the image comes from.
 - `KEY.syn.json`: `{"syn_text": [M strings]}`.
-- `KEY.paug.json`: `{"param_aug": [N augmentations]}`, as in `mcliplib.reinforce.augment`.
+- `KEY.paug.json`: `{"param_aug": [N augmentations], "upright": true}`, as in `mcliplib.reinforce.augment`. The mark
+  says that they are of the picture turned upright by its EXIF data; without it (the public release), as it is stored.
 - `KEY.npz` or `KEY.pth.gz`: `image_emb` [N, D], `text_emb` [1 + M, D].
 - `KEY.json`: `{"uid": str, "sha256": str}`, sha256 of the image, and what else the source said of it.
 
@@ -43,7 +44,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
+from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension, parsed_json
 from mcliplib.errors import UserError, first_line
 from mcliplib.reinforce.archives import load_npy, load_torch, read_member
 from mcliplib.reinforce.augment import PAPER, Augmentation, AugmentSettings, decode, encode
@@ -274,6 +275,7 @@ class ReinforcedSample:
         sha256: of the image, in hexadecimal; computed when writing if empty and the image is here.
         image: the encoded bytes, untouched; None where the shard has no image.
         image_extension: theirs, without a dot.
+        upright: whether the augmentations were drawn for the picture as its EXIF orientation turns it.
         meta: what else `KEY.json` holds.
     """
 
@@ -288,6 +290,7 @@ class ReinforcedSample:
     sha256: str = ""
     image: bytes | None = None
     image_extension: str = "webp"
+    upright: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -321,7 +324,10 @@ def to_members(
     members = {
         MEMBER_OF[dtype]: pack(embeddings, dtype),
         "syn.json": _dumped({"syn_text": list(sample.synthetic_captions)}),
-        "paug.json": _dumped({"param_aug": [encode(params, settings) for params in sample.augmentations]}),
+        "paug.json": _dumped(
+            {"param_aug": [encode(params, settings) for params in sample.augmentations]}
+            | ({"upright": True} if sample.upright else {})
+        ),
         "json": _dumped({**sample.meta, "uid": sample.uid or sample.key, "sha256": digest}),
     }
     if sample.image is not None:
@@ -364,10 +370,10 @@ def from_members(
     if len(stored) != 1:
         raise UserError(f"{key}: needs its embeddings in one member, npz or pth.gz, and has {stored or 'neither'}")
     embeddings = unpack(stored[0], members[stored[0]], f"{key}.{stored[0]}", teacher_dims)
-    meta = _object(key, "json", members)
+    meta, drawn = _object(key, "json", members), _object(key, "paug.json", members)
     sample = ReinforcedSample(
         key=key,
-        augmentations=_augmentations(key, members, settings),
+        augmentations=_augmentations(key, drawn, settings),
         synthetic_captions=_synthetic_captions(key, members),
         image_emb=embeddings.image,
         text_emb=embeddings.text,
@@ -377,6 +383,7 @@ def from_members(
         sha256=_string(meta, "sha256", key),
         image=image,
         image_extension=extension or "webp",
+        upright=drawn.get("upright") is True,
         meta={name: value for name, value in meta.items() if name not in ("uid", "sha256")},
     )
     _check_counts(sample, stored[0])
@@ -398,9 +405,9 @@ def _check_counts(sample: ReinforcedSample, extension: str) -> None:
         )
 
 
-def _augmentations(key: str, members: Mapping[str, Any], settings: AugmentSettings) -> tuple[Augmentation, ...]:
+def _augmentations(key: str, drawn: Mapping[str, Any], settings: AugmentSettings) -> tuple[Augmentation, ...]:
     where = f"{key}.paug.json"
-    values = _object(key, "paug.json", members).get("param_aug")
+    values = drawn.get("param_aug")
     if isinstance(values, str):  # the public release: JSON inside JSON
         values = _parsed(values, where)
     if not isinstance(values, list):
@@ -428,9 +435,9 @@ def _object(key: str, extension: str, members: Mapping[str, Any]) -> Mapping[str
 
 def _parsed(text: str | bytes, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
+        return parsed_json(text)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _dumped(value: Mapping[str, Any]) -> bytes:

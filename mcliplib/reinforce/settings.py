@@ -10,8 +10,8 @@ from typing import Protocol, get_args, runtime_checkable
 from PIL import Image
 from torch import Tensor
 
-from mcliplib.data.sample import MAX_PIXELS
 from mcliplib.errors import UserError
+from mcliplib.images import MAX_PIXELS
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.sample import EmbeddingDType
 
@@ -28,7 +28,7 @@ class ReinforceSettings:
         seed: of the views and of the captions; each sample's views depend on it and on the sample's key alone.
         shard_size: samples of a list that make one output shard; an input shard stays one output shard.
         batch_size: views, or texts, in one call of a teacher. Batches never cross a shard.
-        max_pixels: images whose header announces more are skipped.
+        max_pixels: pictures that announce more are skipped (`mcliplib.images.read_picture`).
         threads: torch's while teachers run. Not taken from the machine: the last bits of sums depend on it.
 
     Raises:

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data.reader import Skip
-from mcliplib.data.sample import GiantImageError, decode_image
 from mcliplib.errors import UserError
+from mcliplib.images import PictureError, read_picture, shrunk
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.augment import Augmentation
 from mcliplib.reinforce.sample import ReinforcedSample, to_members
@@ -114,6 +114,7 @@ def _description(sample: RawSample, image: bytes) -> bytes:
 STAGES = ("wait", "captioner", "teachers", "write")
 
 
+_CAPTIONED_SIDE = 1024  # pixels; no captioner looks at more, and groups of photographs would fill the memory
 _AHEAD = 2  # groups of samples that are augmented while the teachers look at one
 
 
@@ -211,19 +212,22 @@ class ShardWorker:
     def _prepare(self, source: str, raw: RawSample) -> Prepared | Skip:
         settings = self.settings
         try:
-            image = decode_image(raw.image, max_pixels=settings.max_pixels)
-        except GiantImageError:
-            return Skip(source, raw.key, "giant image")
-        except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-            return Skip(source, raw.key, "corrupt image")
+            picture = read_picture(raw.image, max_pixels=settings.max_pixels)
+        except PictureError as error:
+            return Skip(source, raw.key, error.reason)
         generator = generator_of("views", settings.seed, raw.key)
-        drawn = tuple(augment.sample(image.size, generator, settings.augment) for _ in range(settings.augmentations))
+        drawn = tuple(augment.sample(picture.size, generator, settings.augment) for _ in range(settings.augmentations))
         sides = sorted({teacher.image_size for teacher in self.teachers})
         views = {
-            side: torch.stack([augment.apply(image, one, side, settings.augment, key=raw.key) for one in drawn])
+            side: torch.stack(
+                [
+                    augment.apply(picture.image, one, side, settings.augment, key=raw.key, original=picture.size)
+                    for one in drawn
+                ]
+            )
             for side in sides
         }
-        return Prepared(raw, image, drawn, views)
+        return Prepared(raw, shrunk(picture.image, _CAPTIONED_SIDE), drawn, views)
 
     def _captions(self, group: Sequence[Prepared]) -> list[list[str]]:
         count = self.settings.captions
@@ -331,5 +335,6 @@ def _reinforced(one: Prepared, captions: Sequence[str], image_emb: Tensor, text_
         uid=raw.uid,
         image=raw.image,
         image_extension=raw.image_extension,
+        upright=True,
         meta=raw.meta,
     )

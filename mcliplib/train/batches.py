@@ -7,6 +7,9 @@ A plain pair is a random crop of its picture, perhaps mirrored, and one of its c
 view of its picture, its real caption and one of the synthetic ones, and the teachers' embeddings of the three.
 """
 
+import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -15,16 +18,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mcliplib.data import Sample, decode_image
+from mcliplib.data import Sample
 from mcliplib.errors import UserError
+from mcliplib.images import MAX_PIXELS, Picture, PictureError, read_picture
 from mcliplib.reinforce import augment
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.sample import ReinforcedSample
 from mcliplib.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
 KEYWORD_VARIANTS = 4
 MAX_KEYWORDS = 4
-Keep = Literal["views", "images", "bytes"]
+Keep = Literal["views", "images"]
+_IMAGES_BYTES = 256_000_000  # of decoded pictures that are kept
+_MOST_UNUSABLE = 0.1  # of a set's pictures, before training on the rest is refused
+_LARGE = 1_000_000  # pixels; decoding takes longer than making all the views of a picture
 
 
 class Batch(NamedTuple):
@@ -156,13 +164,15 @@ class Views:
     """The augmented views of a set, made when they are first asked for; runs on the same set can share them.
 
     Stored views are few, so a small set can keep them all once they are made; batches then cost less than those of
-    plain pairs, whose crops are always new.
+    plain pairs, whose crops are always new. Of decoded pictures the latest 256 MB stay. A large one is decoded once:
+    all its views are made at the first request.
 
     Args:
         samples: with images.
         image_size: pixels, height and width.
         settings: those the augmentations were drawn with.
-        keep: in memory: "views" (each augmented picture, once it was made), "images" (decoded) or "bytes".
+        keep: in memory: "views" (each augmented picture, once it was made), or only the latest decoded "images".
+        max_pixels: of a picture (`mcliplib.images.read_picture`).
     """
 
     def __init__(
@@ -171,29 +181,43 @@ class Views:
         image_size: int,
         settings: AugmentSettings = PAPER,
         keep: Keep = "views",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.samples, self.image_size, self.settings, self.keep = samples, image_size, settings, keep
-        self._images: dict[int, Image.Image] = {}
+        self.max_pixels = max_pixels
+        self._images: OrderedDict[int, Picture] = OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()  # several threads make batches
         shape = (len(samples), len(samples[0].augmentations)) if keep == "views" else (0, 0)
         self._views = np.empty((*shape, image_size, image_size, 3), np.uint8)  # takes memory where it is written
         self._made = np.zeros(shape, bool)
 
     def __call__(self, row: int, view: int) -> np.ndarray:
         """One augmented picture, uint8 [H, W, 3]."""
-        if self.keep == "views" and self._made[row, view]:
-            return self._views[row, view]
-        made = view_of(self.samples[row], view, self.image_size, self.settings, self._image(row))
-        if self.keep == "views":
-            self._views[row, view], self._made[row, view] = made, True
-        return made
+        if self.keep == "images":
+            return self._make(row, view, self._picture(row))
+        if not self._made[row, view]:
+            picture = self._picture(row)
+            large = picture.image.width * picture.image.height > _LARGE
+            for one in range(self._made.shape[1]) if large else (view,):
+                self._views[row, one], self._made[row, one] = self._make(row, one, picture), True
+        return self._views[row, view]
 
-    def _image(self, row: int) -> Image.Image:
-        if row in self._images:
-            return self._images[row]
-        image = picture_of(self.samples[row])
-        if self.keep != "bytes":
-            self._images[row] = image
-        return image
+    def _make(self, row: int, view: int, picture: Picture) -> np.ndarray:
+        return view_of(self.samples[row], view, self.image_size, self.settings, picture)
+
+    def _picture(self, row: int) -> Picture:
+        with self._lock:
+            if row in self._images:
+                self._images.move_to_end(row)
+                return self._images[row]
+        picture = picture_of(self.samples[row], self.max_pixels)
+        with self._lock:
+            if row not in self._images:
+                self._images[row] = picture
+                self._bytes += _bytes_of(picture)
+            while self._bytes > _IMAGES_BYTES:
+                self._bytes -= _bytes_of(self._images.popitem(last=False)[1])
+        return picture
 
 
 class ReinforcedBatches:
@@ -228,6 +252,7 @@ class ReinforcedBatches:
         check_batch_size(batch_size, len(samples))
         _check_alike(samples)
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.unusable: dict[int, str] = {}  # row -> why its picture cannot be used
         self.view = Views(samples, image_size, settings, keep) if views is None else views
         self._tokens = torch.stack([tokenizer([str(one.caption), *one.synthetic_captions]) for one in samples])
         self._image_emb = torch.stack([one.image_emb for one in samples])
@@ -238,8 +263,9 @@ class ReinforcedBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         rows = rows_of(step, len(self.samples), self.batch_size, self.seed)
         views = rng.integers(self._image_emb.shape[1], size=len(rows))
-        chosen = zip(rows.tolist(), views.tolist(), strict=True)
-        pixels = np.stack([self.view(row, view) for row, view in chosen])
+        chosen = [self._usable(row, view, step) for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
+        rows = np.array([row for row, _ in chosen])
+        pixels = np.stack([made for _, made in chosen])
         real = ReinforcedBatch(
             as_pixels(pixels), self._tokens[rows, 0], self._image_emb[rows, views], self._text_emb[rows, 0]
         )
@@ -248,25 +274,45 @@ class ReinforcedBatches:
         texts = rng.integers(1, self._tokens.shape[1], size=len(rows))
         return real._replace(synthetic_tokens=self._tokens[rows, texts], synthetic_emb=self._text_emb[rows, texts])
 
+    def _usable(self, row: int, view: int, step: int) -> tuple[int, np.ndarray]:
+        """A row and its view; where its picture cannot be decoded, those of another row, drawn for this step."""
+        rng = np.random.default_rng([self.seed, 3, step, row])
+        while True:
+            try:
+                return row, self.view(row, view)
+            except PictureError as error:
+                if row not in self.unusable:
+                    log.warning("left out: %s", error)
+                    self.unusable[row] = str(error)
+                bad, there = len(self.unusable), len(self.samples)
+                if bad > _MOST_UNUSABLE * there:
+                    raise UserError(f"{bad} of {there} pictures cannot be used: {error}") from error
+                row = int(rng.integers(len(self.samples)))
 
-def picture_of(sample: ReinforcedSample) -> Image.Image:
-    """The decoded picture, RGB.
+
+def _bytes_of(picture: Picture) -> int:
+    return 3 * picture.image.width * picture.image.height
+
+
+def picture_of(sample: ReinforcedSample, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The decoded picture, RGB, turned as it was when the sample's augmentations were drawn.
 
     Raises:
-        UserError: the sample has none, or a damaged one; names the key.
+        PictureError: the sample has none, or a damaged or too large one; names the key.
     """
     try:
-        return decode_image(sample.image or b"")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UserError(f"{sample.key}.{sample.image_extension}: not a whole image ({error})") from error
+        return read_picture(sample.image or b"", max_pixels=max_pixels, upright=sample.upright)
+    except PictureError as error:
+        raise PictureError(error.reason, f"{sample.key}.{sample.image_extension}: {error}") from error
 
 
 def view_of(
-    sample: ReinforcedSample, view: int, size: int, settings: AugmentSettings, image: Image.Image | None = None
+    sample: ReinforcedSample, view: int, size: int, settings: AugmentSettings, picture: Picture | None = None
 ) -> np.ndarray:
-    """One of the stored augmented views, uint8 [size, size, 3]; `image` is the decoded picture, where it is at hand."""
-    picture = picture_of(sample) if image is None else image
-    return np.asarray(augment.replay(picture, sample.augmentations[view], size, settings, key=sample.key))
+    """One of the stored augmented views, uint8 [size, size, 3]; `picture` is the decoded one, where it is at hand."""
+    image, original = picture_of(sample) if picture is None else picture
+    drawn = sample.augmentations[view]
+    return np.asarray(augment.replay(image, drawn, size, settings, key=sample.key, original=original))
 
 
 def _check_alike(samples: Sequence[ReinforcedSample]) -> None:

@@ -43,7 +43,7 @@ def test_every_training_pair_is_there_with_all_that_belongs_to_it(data, manifest
         assert len(one.synthetic_captions) == settings["captions"]
     for one in data.samples[::400]:  # the parameters are of these pictures
         assert picture_of(one).size == plain[one.key].image.size
-        assert augment.apply(picture_of(one), one.augmentations[-1], 32).shape == (3, 32, 32)
+        assert augment.apply(picture_of(one).image, one.augmentations[-1], 32).shape == (3, 32, 32)
 
 
 def test_it_was_made_by_the_shipped_captioner_and_teachers(manifest):
@@ -62,7 +62,9 @@ def test_the_small_form_says_what_the_teachers_say(data, manifest):
 
     teacher = make_teacher(manifest["identity"]["teachers"][1]["name"])
     chosen = data.samples[::250]
-    views = torch.stack([augment.apply(picture_of(one), one.augmentations[0], teacher.image_size) for one in chosen])
+    pictures = [picture_of(one).image for one in chosen]
+    drawn = [one.augmentations[0] for one in chosen]
+    views = torch.stack([augment.apply(*pair, teacher.image_size) for pair in zip(pictures, drawn, strict=True)])
     asked = teacher.encode_pixels(views) @ teacher.encode_texts([str(one.caption) for one in chosen]).T
     part = data.part(teachers=(1,))
     stored = {one.key: one for one in part.samples}
