@@ -106,7 +106,7 @@ def _contenders(
 def _as_jpeg(members: Members, size: int) -> Members:
     stored = _extension(members)
     kept = {name: content for name, content in members.items() if name != stored}
-    return kept | {"jpg": web_jpeg(members[stored], size)}
+    return Members(kept | {"jpg": web_jpeg(members[stored], size)})
 
 
 def _extension(members: Members) -> str:

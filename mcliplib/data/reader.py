@@ -3,20 +3,20 @@
 Bad samples are skipped and counted by reason; too many of them are an error.
 """
 
-import json
 import os
 import re
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mcliplib.data.sample import Sample, decode_image
+from mcliplib.data.sample import Sample
 from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, WatchedStream
 from mcliplib.errors import MissingFileError, UserError, first_line
-from mcliplib.images import MAX_PIXELS, PictureError
+from mcliplib.files import read_json
+from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 
 _ENOUGH_TO_JUDGE = 100  # samples met before the share of skipped ones can end a pass early
 _META = re.compile(r"__[^/]*__($|/)")  # names of files about the shard, in webdataset's form
@@ -158,7 +158,7 @@ def _files(stream: WatchedStream, name: str, broken: dict[str, str]) -> Iterator
     try:
         with tarfile.open(fileobj=cast(Any, stream), mode="r|") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # which would grow with the archive
+                cast(Any, archive).members.clear()  # which would grow with the archive
                 met += 1
                 if member.size < 0 or archive.offset > stream.most + tarfile.RECORDSIZE:
                     raise tarfile.ReadError(f"{member.name} claims {member.size:,} bytes, more than there can be")
@@ -183,31 +183,17 @@ def image_extension(members: Mapping[str, Any]) -> str | None:
     return next((one for one in IMAGE_EXTENSIONS if one in members), None)
 
 
-def parsed_json(content: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The value of a JSON text; NaN and Infinity, which JSON lacks and some write for "no number", become None.
-
-    Args:
-        content: UTF-8 if bytes.
-        pairs: makes a value of the names and values of an object.
-
-    Raises:
-        UserError: it is not JSON, is nested too deeply, or holds half of a surrogate pair.
-    """
-    try:
-        value = json.loads(content, parse_constant=lambda name: None, object_pairs_hook=pairs)
-        if (b"\\u" if isinstance(content, bytes) else "\\u") in content:  # type: ignore[operator]
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"not JSON ({first_line(error)})") from error
-    return value
-
-
 class _BadSampleError(Exception):
     """Why one sample is left out; the text is the reason in the report."""
 
 
 def read_shards(
-    paths: Paths, *, report: ReadReport | None = None, max_skipped: float = 0.1, max_pixels: int = MAX_PIXELS
+    paths: Paths,
+    *,
+    report: ReadReport | None = None,
+    max_skipped: float = 0.1,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
 ) -> Iterator[Sample]:
     """Read the samples of WebDataset shards in order.
 
@@ -216,6 +202,7 @@ def read_shards(
         report: filled while reading; without one, skips are summed up in a warning at the end.
         max_skipped: largest share (0 to 1) of skipped samples that is still accepted.
         max_pixels: pictures that announce more are skipped (`mcliplib.images.read_picture`).
+        side: pixels to which the shorter side of a larger picture is shrunk, for less memory.
 
     Raises:
         UserError: a shard does not exist or is no tar archive, or more than ``max_skipped`` was skipped.
@@ -223,7 +210,7 @@ def read_shards(
     shards = existing(paths, cure="run `mcliplib data build` to make the data sets")
     own = ReadReport() if report is None else report
     for shard in shards:
-        yield from _read_shard(shard, own, max_skipped, max_pixels)
+        yield from _read_shard(shard, own, max_skipped, max_pixels, side)
     own.check_share(max_skipped)
     if report is None and (own.skipped or own.broken_shards):
         warnings.warn(str(own), stacklevel=2)
@@ -242,11 +229,13 @@ def existing(paths: Paths, *, cure: str) -> list[str]:
     return shards
 
 
-def _read_shard(shard: str, report: ReadReport, max_skipped: float, max_pixels: int) -> Iterator[Sample]:
+def _read_shard(
+    shard: str, report: ReadReport, max_skipped: float, max_pixels: int, side: int | None
+) -> Iterator[Sample]:
     broken: dict[str, str] = {}
     for key, members in raw_samples(shard, broken):
         try:
-            sample = _to_sample(key, members, max_pixels)
+            sample = _to_sample(key, members, max_pixels, side)
         except _BadSampleError as bad:
             if broken and str(bad).startswith("missing"):
                 continue  # the sample the shard breaks off in: counted once, as the broken shard
@@ -257,7 +246,7 @@ def _read_shard(shard: str, report: ReadReport, max_skipped: float, max_pixels: 
     report.broken_shards.update(broken)
 
 
-def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
+def _to_sample(key: str, raw: Members, max_pixels: int, side: int | None) -> Sample:
     if raw.fault:
         raise _BadSampleError(raw.fault)
     extension = image_extension(raw)
@@ -267,21 +256,21 @@ def _to_sample(key: str, raw: Members, max_pixels: int) -> Sample:
     if not caption:
         raise _BadSampleError("missing caption")
     try:
-        meta = parsed_json(raw.get("json", b"{}"))
+        meta = read_json(raw.get("json", b"{}"), most=MAX_TEXT)
     except ValueError as error:
         raise _BadSampleError("bad metadata") from error
     if not isinstance(meta, dict):
         raise _BadSampleError("bad metadata")
     if "keywords" in meta:
-        meta["keywords"] = _words(meta["keywords"])
+        meta["keywords"] = words_of(meta["keywords"])
     try:
-        image = decode_image(raw[extension], max_pixels=max_pixels)
+        image = read_picture(raw[extension], max_pixels=max_pixels, side=side).image
     except PictureError as error:
         raise _BadSampleError(error.reason) from error
     return Sample(key=key, image=image, caption=caption, meta=meta)
 
 
-def _words(value: Any) -> list[str]:
+def words_of(value: Any) -> list[str]:
     """Keywords as people write them: a list, or one text with commas; what is neither has none."""
     words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     if words is value and all(isinstance(word, str) for word in words):

@@ -5,6 +5,7 @@ with these it is a tenth. What is not plain goes to them: never unpickled, `torc
 """
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -50,13 +51,16 @@ def load_npy(content: bytes) -> NDArray[Any]:
     Raises:
         ValueError: not such a file, one cut short, or one of objects.
     """
-    if content[:8] != b"\x93NUMPY\x01\x00":  # other versions are for headers that ours never need
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    start = _PREFIX + int.from_bytes(content[8:_PREFIX], "little")
+    if content[:8] == b"\x93NUMPY\x01\x00":
+        start = _PREFIX + int.from_bytes(content[8:_PREFIX], "little")
+    elif content[:8] in (b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00"):  # for headers that ours never need
+        start = _PREFIX + 2 + int.from_bytes(content[8 : _PREFIX + 2], "little")
+    else:
+        raise ValueError("is no .npy file of version 1, 2 or 3")
     dtype, shape, fortran_order = _header(content[:start])
     if dtype.hasobject:
         raise ValueError("holds objects, which only pickle can read")
-    if len(content) != start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+    if len(content) != start + dtype.itemsize * math.prod(shape):
         raise ValueError("is longer or shorter than its header says")
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
@@ -64,8 +68,9 @@ def load_npy(content: bytes) -> NDArray[Any]:
 @lru_cache(maxsize=256)
 def _header(start: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
     stream = io.BytesIO(start)
-    np.lib.format.read_magic(stream)
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    major, _ = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(stream)
     return dtype, shape, fortran_order
 
 

@@ -6,10 +6,14 @@ half is kept in memory, so that shards in the same order cost nothing.
 """
 
 import dataclasses
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 
+from PIL import Image
+
 from mcliplib.data.reader import Members, Paths, ReadReport, Skip, existing, image_extension, raw_samples
+from mcliplib.data.shards import safe_key
 from mcliplib.errors import UserError
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.sample import ReinforcedSample, from_members
@@ -45,8 +49,10 @@ def read_reinforced(
         broken: dict[str, str] = {}
         for key, members in raw_samples(path, broken):
             try:
+                if members.fault:
+                    raise UserError(f"{key}: {members.fault}")
                 sample = from_members(key, members, settings, teacher_dims)
-                sample = _with_picture(sample, pictures.find(key) if pictures else {})
+                sample = _with_picture(sample, pictures.find(key) if pictures else Members())
             except UserError as error:
                 if broken:
                     continue  # the sample the shard breaks off in: counted once, as the broken shard
@@ -66,31 +72,51 @@ class _Pictures:
     def __init__(self, paths: Sequence[str], report: ReadReport) -> None:
         self._read = (one for path in paths for one in raw_samples(path, report.broken_shards))
         self._waiting: dict[str, Members] = {}
+        self._other_names: dict[str, str] = {}
 
     def find(self, key: str) -> Members:
-        """The members of this key, once; nothing where there are none."""
-        if key in self._waiting:
-            return self._waiting.pop(key)
+        """The members of this key, once; nothing where there are none.
+
+        `mcliplib reinforce` gives a key with dots or slashes another form; the pictures may have either.
+        """
+        if (known := self._other_names.pop(key, key)) in self._waiting:
+            return self._waiting.pop(known)
         for met, members in self._read:
-            if met == key:
+            if met == key or (name := safe_key(met)) == key:
                 return members
             self._waiting[met] = members
-        return {}
+            if name != met:
+                self._other_names[name] = met
+        return Members()
 
 
 def _with_picture(sample: ReinforcedSample, picture: Members) -> ReinforcedSample:
-    """The sample with the image and the caption that it lacks."""
+    """The sample with the image and the caption that it lacks; neither may be blank or no picture at all."""
     changes: dict[str, object] = {}
     if sample.image is None:
         extension = image_extension(picture)
         if extension is None:
-            raise UserError(f"{sample.key}: missing image")
+            raise UserError(f"{sample.key}: {picture.fault or 'missing image'}")
         changes = {"image": picture[extension], "image_extension": extension}
     if sample.caption is None:
-        if not (caption := picture.get("txt", b"").decode("utf-8", errors="replace").strip()):
-            raise UserError(f"{sample.key}: missing caption")
-        changes["caption"] = caption
-    return dataclasses.replace(sample, **changes) if changes else sample  # type: ignore[arg-type]
+        changes["caption"] = picture.get("txt", b"").decode("utf-8", errors="replace").strip()
+    whole = dataclasses.replace(sample, **changes) if changes else sample  # type: ignore[arg-type]
+    if not whole.caption:
+        raise UserError(f"{sample.key}: missing caption")
+    if whole.image_extension not in ("heic", "heif"):  # whose decoder is optional
+        _check_header(sample.key, whole.image or b"")
+    return whole
+
+
+def _check_header(key: str, content: bytes) -> None:
+    """Raises a UserError where the bytes do not begin as a picture does; nothing is decoded."""
+    try:
+        with Image.open(io.BytesIO(content)):
+            pass
+    except Image.DecompressionBombError:
+        pass  # a picture; who decodes it knows how large it may be
+    except Exception as error:  # Pillow raises nearly anything
+        raise UserError(f"{key}: corrupt image") from error
 
 
 def _reason(key: str, error: UserError) -> str:

@@ -44,8 +44,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension, parsed_json
+from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
 from mcliplib.errors import UserError, first_line
+from mcliplib.files import read_json
 from mcliplib.reinforce.archives import load_npy, load_torch, read_member
 from mcliplib.reinforce.augment import PAPER, Augmentation, AugmentSettings, decode, encode
 
@@ -409,7 +410,7 @@ def _augmentations(key: str, drawn: Mapping[str, Any], settings: AugmentSettings
     where = f"{key}.paug.json"
     values = drawn.get("param_aug")
     if isinstance(values, str):  # the public release: JSON inside JSON
-        values = _parsed(values, where)
+        values = read_json(values, where)
     if not isinstance(values, list):
         raise UserError(f"{where}: param_aug must be a list of augmentations, got {reprlib.repr(values)}")
     return tuple(decode(value, settings, key=f"{where}, number {index}") for index, value in enumerate(values))
@@ -419,6 +420,8 @@ def _synthetic_captions(key: str, members: Mapping[str, Any]) -> tuple[str, ...]
     captions = _object(key, "syn.json", members).get("syn_text")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise UserError(f"{key}.syn.json: syn_text must be a list of strings, got {reprlib.repr(captions)}")
+    if any(caption.encode(errors="replace").decode() != caption for caption in captions):
+        raise UserError(f"{key}.syn.json: syn_text holds half of a surrogate pair")
     return tuple(captions)
 
 
@@ -427,17 +430,10 @@ def _object(key: str, extension: str, members: Mapping[str, Any]) -> Mapping[str
     if extension not in members:
         raise UserError(f"{where}: is missing")
     value = members[extension]
-    parsed = _parsed(value, where) if isinstance(value, str | bytes) else value
+    parsed = read_json(value, where) if isinstance(value, str | bytes) else value
     if not isinstance(parsed, Mapping):
         raise UserError(f"{where}: must be a JSON object, got {reprlib.repr(parsed)}")
     return parsed
-
-
-def _parsed(text: str | bytes, where: str) -> Any:
-    try:
-        return parsed_json(text)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _dumped(value: Mapping[str, Any]) -> bytes:

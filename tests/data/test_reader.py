@@ -58,7 +58,7 @@ def test_good_shard(tmp_path: Path) -> None:
     ("fault", "reason"),
     [
         ({"png": b"not an image"}, "corrupt image"),
-        ({"png": encoded((64, 64))[:60]}, "corrupt image"),
+        ({"png": encoded((40, 40))[:60]}, "corrupt image"),
         ({"png": None}, "missing image"),
         ({"txt": None}, "missing caption"),
         ({"txt": b"  \n"}, "missing caption"),

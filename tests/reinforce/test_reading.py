@@ -103,7 +103,7 @@ def test_damaged_samples_are_counted_by_what_is_wrong(samples, tmp_path):
     report = ReadReport()
     read = list(read_reinforced(write_shard(tmp_path / "broken.tar", broken), report=report))
     assert len(read) == NUMBER - 2
-    assert report.reasons == {"paug.json: not JSON": 2}
+    assert report.reasons == {"paug.json: is not JSON": 2}
 
 
 def test_a_cut_shard_gives_what_is_whole(shards, tmp_path):

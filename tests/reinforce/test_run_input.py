@@ -212,12 +212,12 @@ def test_faults_of_lists(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
     go(tmp_path / "list.jsonl", tmp_path / "set", max_skipped=1.0)
     assert manifest(tmp_path / "set")["counts"] == {
-        "samples": 1,
-        "skipped": 6,
+        "samples": 2,
+        "skipped": 5,
         "reasons": {
-            "bad metadata": 2,
+            "bad list line": 2,
             "image neither JPEG, PNG nor WebP": 1,
-            "missing caption": 2,
+            "missing caption": 1,
             "missing image": 1,
         },
     }
