@@ -1,19 +1,30 @@
-"""Files that appear whole or not at all, folders that one run at a time writes to, and names that become paths."""
+"""Files that appear whole or not at all, and what comes from outside read with bounds.
+
+Folders that one run at a time writes to; names that become paths; JSON and YAML of a declared form (`read_json`,
+`read_yaml`, then `fitted`).
+"""
 
 import contextlib
+import dataclasses
 import errno
 import glob
 import itertools
+import json
+import math
 import os
 import platform
 import re
+import reprlib
 import stat
+import types
+import typing
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from mcliplib.errors import UserError, WriteError
+from mcliplib.errors import MissingFileError, UserError, WriteError, first_line
 
 try:
     import fcntl
@@ -37,6 +48,9 @@ _CURES = {
     errno.ENOTSUP: "it is a device or a pipe; name a file",
 }
 _numbers = itertools.count()
+MOST_JSON = 1 << 28
+MOST_YAML = 1 << 18
+_MOST_ALIASES = 16  # of a YAML file; each may double what it stands for
 
 
 @contextlib.contextmanager
@@ -73,11 +87,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     with writing(path):
-        _check_replaceable(path)
+        _check_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, path.name)
         temporary = path.with_name(f"{UNFINISHED}{_host()}-{os.getpid()}-{next(_numbers)}-{_short(path.name)}")
         try:
+            temporary.touch()  # a place that cannot be written to is found before the work
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())  # the content must be on the disk before the name is
@@ -87,6 +102,16 @@ def replacing(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises a WriteError where a file of this name could not be written: to be called before hours of work."""
+
+    class Tried(Exception):
+        pass
+
+    with contextlib.suppress(Tried), replacing(path):
+        raise Tried
 
 
 def write_text(path: Path, text: str) -> None:
@@ -152,6 +177,200 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
+def check_regular(path: Path, most: int = 1 << 62) -> Path:
+    """The path, if a file is there that can be read to its end.
+
+    Args:
+        path: of a file that comes from outside.
+        most: bytes that it may have.
+
+    Raises:
+        MissingFileError: nothing is there.
+        UserError: it is a folder, a device or a pipe, too large, or out of reach.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)[:200]!r}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: is a {'folder' if stat.S_ISDIR(found.st_mode) else 'device or a pipe'}, not a file")
+    if found.st_size > most:
+        raise UserError(f"{path}: has {found.st_size:,} bytes; at most {most:,} are read")
+    return path
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A whole file.
+
+    Raises:
+        UserError: see `check_regular`.
+    """
+    try:
+        with check_regular(path, most).open("rb") as file:
+            content = file.read(most + 1)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > most:  # files of the kernel say that they are empty
+        raise UserError(f"{path}: has more than the {most:,} bytes that are read")
+    return content
+
+
+def read_json(source: Path | bytes | str, where: str | None = None, most: int = MOST_JSON) -> Any:
+    """The JSON value in a file, or in text.
+
+    Args:
+        source: the file's path, or its content.
+        where: what the message calls it; the path if None.
+        most: bytes that it may have.
+
+    Raises:
+        UserError: it is too large, no UTF-8, no JSON, too deep, or not of JSON's own rules: a name twice, or a number
+            that is not finite.
+    """
+    where = str(source) if where is None else where
+    content = read_bytes(source, most) if isinstance(source, Path) else source
+    if len(content) > most:
+        raise UserError(f"{where}: has more than the {most:,} bytes that are read")
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise UserError(f"{where}: is not JSON, or is damaged ({what})") from error
+
+
+def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
+    """The value in a YAML file, of plain types only.
+
+    Raises:
+        UserError: it is too large, no UTF-8, no YAML, too deep, has a name twice, or too many aliases.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [one.value for one, _ in node.value if isinstance(one, yaml.ScalarNode) and one.value != "<<"]
+            _unique([(name, None) for name in names])
+            return super().construct_mapping(node, deep)
+
+    text = read_bytes(path, most)
+    try:
+        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)) > _MOST_ALIASES:
+            raise ValueError(f"more than {_MOST_ALIASES} aliases")
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}: is not YAML ({what}{at})") from error
+
+
+class Range(NamedTuple):
+    """What a number, or the length of a text or list, may be: `Annotated[int, Range(1, 8)]`."""
+
+    least: int | float
+    most: int | float
+
+
+def fitted(value: Any, kind: Any, where: str) -> Any:
+    """A value from JSON or YAML as a type says: of these names, types and ranges, and no others.
+
+    Args:
+        value: of plain types.
+        kind: int (not a bool), float (finite), str, bool, None, Any, a Literal, a union, a list, a tuple, a dict, a
+            dataclass, a TypedDict (which may have other names as well), or Annotated with a `Range`.
+        where: file and field, for the message.
+
+    Returns:
+        The value, with lists as tuples and objects as dataclasses where `kind` says so.
+
+    Raises:
+        UserError: names the field, and what it must be.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    fault = UserError(f"{where}: must be {_named(kind)}, got {reprlib.repr(value)}")
+    if kind is Any:
+        return value
+    if origin is typing.NotRequired:
+        return fitted(value, inner[0], where)
+    if origin is typing.Annotated:
+        value = fitted(value, inner[0], where)
+        if not inner[1].least <= (len(value) if isinstance(value, Sized) else value) <= inner[1].most:
+            raise UserError(f"{where}: must be from {inner[1].least} to {inner[1].most}, got {reprlib.repr(value)}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for one in inner:
+            with contextlib.suppress(UserError):
+                return fitted(value, one, where)
+        raise fault
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise fault
+        fixed = origin is tuple and inner[-1] is not ...
+        if fixed and len(inner) != len(value):
+            raise fault
+        kinds = inner if fixed else (inner[0],) * len(value)
+        return origin(fitted(one, of, f"{where}[{at}]") for at, (one, of) in enumerate(zip(value, kinds, strict=True)))
+    if origin is dict:
+        if not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
+            raise fault
+        return {name: fitted(one, inner[1], f"{where}: {reprlib.repr(name)}") for name, one in value.items()}
+    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        return _fitted_object(value, kind, where)
+    if origin is typing.Literal:
+        right = value in inner and type(value) in map(type, inner)
+    elif kind in (int, float):
+        right = type(value) is int and abs(value) < 1 << 63 if kind is int else _is_number(value)
+    else:
+        right = isinstance(value, kind or type(None))
+    if not right:
+        raise fault
+    return float(value) if kind is float else value
+
+
+def _fitted_object(value: Any, kind: Any, where: str) -> Any:
+    if not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
+        raise UserError(f"{where}: must be names with values, got {reprlib.repr(value)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if typing.is_typeddict(kind):
+        missing, unknown = sorted(kind.__required_keys__ - set(value)), []
+    else:
+        fields = dataclasses.fields(kind)
+        needed = {one.name for one in fields if one.default is one.default_factory is dataclasses.MISSING}
+        missing, unknown = sorted(needed - set(value)), sorted(set(value) - set(hints))
+    for what, names in (("lacks", missing), ("has unknown", unknown)):
+        if names:
+            raise UserError(f"{where}: {what} {', '.join(name[:80] for name in names[:5])}")
+    known = {name: fitted(one, hints[name], f"{where}: {name}") for name, one in value.items() if name in hints}
+    return {**value, **known} if typing.is_typeddict(kind) else kind(**known)
+
+
+def _named(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"has {reprlib.repr(next(name for name in found if names.count(name) > 1))} twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {text[:20]} is not finite")
+    return value
+
+
 def _lock(descriptor: int, folder: Path) -> None:
     try:
         if fcntl is None:
@@ -164,7 +383,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         warnings.warn(f"{folder}: cannot be locked ({error.strerror}); let one run at a time write here", stacklevel=4)
 
 
-def _check_replaceable(path: Path) -> None:
+def _check_place(path: Path) -> None:
     """Raises an OSError where a file of this name could not be put."""
     try:
         mode = path.stat().st_mode

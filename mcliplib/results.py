@@ -9,14 +9,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mcliplib.errors import UserError
-from mcliplib.files import replacing
+from mcliplib.files import check_replaceable, fitted, read_json, write_text
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
 def record(
@@ -62,8 +62,7 @@ def record(
     except (TypeError, ValueError) as error:
         raise UserError(f"result {name}: not writable as JSON ({error})") from error
     path = folder(directory) / f"{name}.json"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -73,22 +72,39 @@ def check_name(name: str) -> None:
         raise UserError(f"result name {name!r}: use lower-case letters, digits, '_' and '-'")
 
 
+def check_writable(name: str, directory: Path | str | None = None) -> None:
+    """Raises a UserError where a record of that name could not be written: to be called before hours of work."""
+    check_name(name)
+    check_replaceable(folder(directory) / f"{name}.json")
+
+
 def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
     """The record of that name.
 
     Raises:
         UserError: there is no such record (near names are listed), or its file is not one.
     """
+    check_name(name)
     path = folder(directory) / f"{name}.json"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no result {name!r} in {path.parent}{near_names(name, names(directory))}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if missing := [member for member in MEMBERS if member not in content]:
+    content = read_json(path)
+    if missing := [member for member in MEMBERS if not isinstance(content, dict) or member not in content]:
         raise UserError(f"{path} lacks {', '.join(missing)}")
-    return content
+    fitted(content, _Record, str(path))
+    return dict(content)
+
+
+class _Record(TypedDict):
+    values: dict[str, Any]
+    unit: str | dict[str, Any]
+    n: int
+    seeds: list[int]
+    command: str
+    commit: str
+    hardware: str
+    seconds: float
+    date: str
 
 
 def folder(directory: Path | str | None = None) -> Path:

@@ -128,3 +128,17 @@ def test_the_command_survives_a_broken_torchvision(tmp_path: Path) -> None:
     assert run.returncode == 1, run.stderr
     pair = next(finding for finding in json.loads(run.stdout) if finding["name"] == "torch pair")
     assert "libcudart" in pair["detail"]
+
+
+def test_what_ray_left_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "raylet"
+    program.symlink_to(shutil.which("sleep") or "/bin/sleep")
+    process = subprocess.Popen([program, "600"])
+    try:
+        (finding,) = doctor.check_ray()
+    finally:
+        process.kill()
+        process.wait()
+    assert finding.state == "WARN"
+    assert "processes of Ray are running" in finding.detail
+    assert "ray stop" in finding.cure

@@ -80,7 +80,7 @@ def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
 def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"values": ')
     (tmp_path / "short.json").write_text('{"values": {}}')
-    with pytest.raises(UserError, match=r"cut\.json is not JSON"):
+    with pytest.raises(UserError, match=r"cut\.json: is not JSON"):
         results.load("cut", tmp_path)
     with pytest.raises(UserError, match=r"short\.json lacks unit"):
         results.load("short", tmp_path)
@@ -98,3 +98,24 @@ def test_shipped_records(name: str) -> None:
     assert "/root" not in json.dumps(content), "a path of one machine"
     assert "/tmp" not in json.dumps(content), "a path of one machine"
     datetime.date.fromisoformat(content["date"])
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
+    results.check_writable("new", tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        results.check_writable("new", tmp_path / "file")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UserError, match=r"folder\.json: cannot be written"):
+        results.check_writable("folder", tmp_path)
+    for name in ("../x", "", "a" * 300, "A"):
+        with pytest.raises(UserError, match="use lower-case letters"):
+            results.check_writable(name, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "{", "7", '{"values": 1, "values": 2}', "\udcff"])
+def test_records_that_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UserError, match=r"bad\.json"):
+        results.load("bad", tmp_path)

@@ -13,14 +13,16 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from mcliplib.checkpoints import formats
-from mcliplib.checkpoints.files import Contents, read, read_header, write_safetensors, write_torch
+from mcliplib.checkpoints.files import Contents, check_finite, read, read_header, write_safetensors, write_torch
 from mcliplib.checkpoints.fit import find_faults, identify, likely_cause
 from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, first_line
+from mcliplib.files import fitted, read_json
 from mcliplib.hub import locate
 from mcliplib.layers.cpu import is_for_cpu, optimize_for_cpu
 from mcliplib.layers.fold import is_folded
@@ -107,7 +109,7 @@ def load_model(path: str | Path, name: str | None = None, config: ModelConfig | 
     path = locate(path, name)
     contents = read(path)
     if "config" in contents.header:
-        return _fill(_from_header(contents.header, path), contents, path)
+        return _fill(_from_header(contents, path), contents, path)
     if config is None:
         format = _format_of(contents, path)
         config = identify(contents, format)
@@ -128,6 +130,7 @@ def _fill(model: MobileCLIP, contents: Contents, path: Path) -> MobileCLIP:
         cause = likely_cause(model, contents, format)
         raise UserError(f"{path}: does not fit {model.config.name}; {cause}; {faults}")
     places = formats.places_of(list(own_names), format)
+    check_finite({there.name: contents.tensors[there.name] for there in places.values()}, str(path))
     model.load_state_dict(
         {own_names[name]: there.layout.read(contents.tensors[there.name]) for name, there in places.items()}
     )
@@ -137,16 +140,31 @@ def _fill(model: MobileCLIP, contents: Contents, path: Path) -> MobileCLIP:
     return model
 
 
-def _from_header(header: dict[str, str], path: Path) -> MobileCLIP:
+def _from_header(contents: Contents, path: Path) -> MobileCLIP:
+    header = contents.header
+    config = config_from_json(header["config"], f"{path}: config")
+    folded, for_cpu = (
+        fitted(read_json(header.get(name, default), f"{path}: {name}", most=10), bool, f"{path}: {name}")
+        # A folded file that does not say so is of the time when every folded model was laid out for CPUs.
+        for name, default in (("folded", ""), ("for_cpu", "true"))
+    )
     try:
-        model = build(config_from_json(header["config"])).eval()
-        if json.loads(header["folded"]):
+        with torch.device("meta"):  # takes no memory
+            claimed = sum(one.numel() for one in build(config).parameters())
+        held = sum(one.numel() for one in contents.tensors.values())
+        if claimed > 4 * held + 1_000_000:  # folded models have fewer numbers than what they are built as
+            raise UserError(f"{path}: config is of a model of {claimed:,} numbers, the file holds {held:,}")
+        model = build(config).eval()
+        if folded:
             model = reparameterize(model)
-            # A folded file that does not say so is of the time when every folded model was laid out for CPUs.
-            return optimize_for_cpu(model) if json.loads(header.get("for_cpu", "true")) else model
+            return optimize_for_cpu(model) if for_cpu else model
         return model
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its settings cannot be read ({error!r}); save it with save_checkpoint") from error
+    except UserError:
+        raise
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: no model can be built from its config ({first_line(error)}); save it with save_checkpoint"
+        ) from error
 
 
 def _format_of(contents: Contents, path: Path) -> str:

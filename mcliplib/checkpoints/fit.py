@@ -46,6 +46,11 @@ def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Conte
         for name, tensor in {**wanted, **zeros}.items()
         if name in stored and stored[name].shape != tensor.shape
     ]
+    wrong += [
+        f"{name} {stored[name].dtype} for {tensor.dtype}"
+        for name, tensor in wanted.items()
+        if name in stored and stored[name].is_floating_point() != tensor.is_floating_point()
+    ]
     wrong += [f"{name} (must be zero)" for name in zeros if name in stored and stored[name].count_nonzero()]
     if "config" in contents.header:
         wrong += differences(config_from_json(contents.header["config"]), config)

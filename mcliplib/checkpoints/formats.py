@@ -8,19 +8,22 @@ our names, and what comes out is the other program's name. Some tensors are also
 
 import dataclasses
 import json
+import math
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mcliplib.checkpoints.files import OURS, Contents
+from mcliplib.errors import UserError
+from mcliplib.files import fitted, read_json
 from mcliplib.image_encoder import MCiConfig
-from mcliplib.model import ModelConfig, PixelConfig
-from mcliplib.text_encoder import TextConfig
+from mcliplib.model import ModelConfig
 from mcliplib.vit import ViTConfig, released_stem, timm_stem
 
 
@@ -29,26 +32,69 @@ def config_to_json(config: ModelConfig) -> str:
     return json.dumps(dataclasses.asdict(config))
 
 
-def config_from_json(text: str) -> ModelConfig:
+def config_from_json(text: str, where: str = "config") -> ModelConfig:
     """Read the settings that `config_to_json` wrote.
 
+    Args:
+        text: from a file's header.
+        where: file and field, for messages.
+
     Raises:
-        KeyError, TypeError, ValueError: the text is not such an object.
+        UserError: names the field that is missing, unknown, of another type, or out of range.
     """
-    raw = json.loads(text)
-    image_config = ViTConfig if "patch_size" in raw["image"] else MCiConfig
-    return ModelConfig(
-        name=raw["name"],
-        embed_dim=raw["embed_dim"],
-        image=image_config(**_tuples(raw["image"])),
-        text=TextConfig(**raw["text"]),
-        vocab=None if raw["vocab"] is None else tuple(raw["vocab"]),
-        pixels=PixelConfig(**_tuples(raw["pixels"])),
-    )
+    raw = read_json(text, where, most=1 << 22)
+    vit = isinstance(raw, dict) and isinstance(raw.get("image"), dict) and "patch_size" in raw["image"]
+    config: ModelConfig = fitted(raw, _ViTModel if vit else _MCiModel, where)
+    for part in (config, config.image, config.text, config.pixels):
+        for name, value in vars(part).items():
+            least, most = _RANGES.get(name, (-math.inf, math.inf))
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, int | float) and not least <= one <= most:
+                    raise UserError(f"{where}: {name} must be from {least:g} to {most:g}, got {reprlib.repr(value)}")
+    if isinstance(config.image, MCiConfig) and not 4 <= len(config.image.widths) == len(config.image.depths) <= 5:
+        raise UserError(f"{where}: widths and depths must be of four or five stages")
+    if config.pixels.interpolation not in ("bilinear", "bicubic"):
+        raise UserError(f"{where}: interpolation must be bilinear or bicubic, got {config.pixels.interpolation[:80]!r}")
+    if config.vocab is not None and (
+        len(config.vocab) != config.text.vocab_size or list(config.vocab) != sorted(set(config.vocab))
+    ):
+        raise UserError(f"{where}: vocab must be {config.text.vocab_size} ascending ids")
+    return ModelConfig(**vars(config))
 
 
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+# Far more than any preset has, and little enough to build a model and see that it does not fit its file.
+_RANGES: dict[str, tuple[int | float, int | float]] = {
+    "embed_dim": (1, 16384),
+    "widths": (1, 16384),
+    "depths": (0, 64),
+    "image_size": (32, 8192),
+    "mlp_ratio": (0.01, 32),
+    "drop_path": (0, 0.999),
+    "layer_scale": (0, 1e3),
+    "width": (1, 16384),
+    "layers": (0, 128),
+    "patch_size": (1, 512),
+    "grid": (1, 1024),
+    "head_dim": (1, 4096),
+    "norm_eps": (1e-12, 1),
+    "stem_padding": (0, 8),
+    "repmixers": (0, 8),
+    "context_length": (2, 4096),
+    "vocab_size": (1, 1 << 20),
+    "vocab": (0, 1 << 20),
+    "mean": (-10, 10),
+    "std": (1e-6, 1e6),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _MCiModel(ModelConfig):
+    image: MCiConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class _ViTModel(ModelConfig):
+    image: ViTConfig
 
 
 class Layout(Enum):

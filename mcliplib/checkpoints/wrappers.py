@@ -52,7 +52,7 @@ def find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is none, or several.
     """
-    found = {where: plain_names(weights) for where, weights in _state_dicts(loaded, (), _DEPTH)}
+    found = {where: plain_names(weights) for where, weights in _state_dicts(loaded, (), _DEPTH, set())}
     models = {where: weights for where, weights in found.items() if any(map(_of_a_tower, weights))}
     if len(models) > 1:
         places = ["".join(f"[{part!r}]" for part in where) for where in models]
@@ -62,19 +62,24 @@ def find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
         )
     candidates = [*models.values(), *found.values()]
     if not candidates:
-        keys = f"; it holds {', '.join(map(str, list(loaded)[:5]))}" if isinstance(loaded, dict) and loaded else ""
+        keys = (
+            f"; it holds {', '.join(str(name)[:80] for name in list(loaded)[:5])}"
+            if isinstance(loaded, dict) and loaded
+            else ""
+        )
         raise UserError(f"{path}: holds no state dict (names with tensors){keys}")
     return candidates[0]
 
 
-def _state_dicts(loaded: Any, where: Where, depth: int) -> Iterator[tuple[Where, dict[str, Tensor]]]:
-    if not isinstance(loaded, dict) or not loaded or depth == 0:
+def _state_dicts(loaded: Any, where: Where, depth: int, seen: set[int]) -> Iterator[tuple[Where, dict[str, Tensor]]]:
+    if not isinstance(loaded, dict) or not loaded or depth == 0 or id(loaded) in seen:
         return
+    seen.add(id(loaded))  # a small file may hold one dictionary under a thousand names, and in each the next
     if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
         yield where, loaded
         return
     for name, value in loaded.items():
-        yield from _state_dicts(value, (*where, str(name)), depth - 1)
+        yield from _state_dicts(value, (*where, str(name)[:80]), depth - 1, seen)
 
 
 def _of_a_tower(name: str) -> bool:

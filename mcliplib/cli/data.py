@@ -7,6 +7,7 @@ from typing import Any
 from mcliplib.cli.common import register as register_module
 from mcliplib.data import registry
 from mcliplib.errors import UserError
+from mcliplib.files import replacing
 
 _SAMPLES_ON_SHEET = 64
 
@@ -50,6 +51,6 @@ def run_show(args: argparse.Namespace) -> None:
     if output.suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
         raise UserError(f"{output}: a contact sheet is a .png, .jpg, .pdf or .svg file")
     figure = contact_sheet(spread(registry.load_samples(args.name), args.count))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=100)
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=100, format=output.suffix[1:].lower())
     print(f"contact sheet: {output}")

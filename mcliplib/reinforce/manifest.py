@@ -6,15 +6,17 @@ has a record in the folder `.records`. At the end, all is put into the manifest.
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
+from mcliplib.data import registry
+from mcliplib.data.registry import Count, Sha256
 from mcliplib.errors import MissingFileError, UserError
+from mcliplib.files import fitted, plain_name, read_json
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.store import Store
@@ -25,6 +27,63 @@ RECORDS = ".records"
 _FORMAT = 1
 _LIBRARIES = ("mcliplib", "torch", "pillow", "numpy")  # those that the bytes depend on
 Json = dict[str, Any]
+
+
+class _Input(TypedDict):
+    samples: Count
+    sha256: Sha256
+
+
+class _Skip(TypedDict):
+    shard: str
+    key: str
+    reason: str
+
+
+class _Record(TypedDict):
+    samples: Count
+    bytes: Count
+    sha256: Sha256
+    skipped: list[_Skip]
+
+
+class _Shard(TypedDict):
+    file: str
+    input: str
+    samples: Count
+    bytes: Count
+    sha256: Sha256
+
+
+class _Counts(TypedDict):
+    samples: Count
+    reasons: dict[str, Count]
+
+
+class _Begun(TypedDict):
+    status: Literal["complete", "incomplete"]
+    identity: Json
+    inputs: list[_Input]
+
+
+class _Complete(_Begun):
+    counts: _Counts
+    shards: list[_Shard]
+    skipped: list[_Skip]
+    images: NotRequired[list[str]]  # the sets that hold the pictures, where this one does not
+
+
+def checked(manifest: Any, where: str) -> Json:
+    """A manifest, complete or not, of the declared form.
+
+    Raises:
+        UserError: names the field that is not.
+    """
+    complete = isinstance(manifest, dict) and manifest.get("status") == "complete"
+    found: Json = fitted(manifest, _Complete if complete else _Begun, where)
+    for shard in found["shards"] if complete else []:
+        plain_name(shard["file"], f"{where}: shard")
+    return found
 
 
 def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings: ReinforceSettings) -> Json:
@@ -73,16 +132,23 @@ def read_finished(folder: Path) -> Json:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = checked(read_json(path), str(path))
+    except MissingFileError:
         raise MissingFileError(
             f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error})") from error
-    if not isinstance(found, dict) or found.get("status") != "complete":
+    if found["status"] != "complete":
         raise UserError(f"{folder}: is not finished; run `mcliplib reinforce` again with --resume")
     return found
+
+
+def check_shards(folder: Path, found: Sequence[Path], *, verify: bool = False) -> None:
+    """Whether the shards that are read are those of the set's manifest (see `mcliplib.data.registry.check_shards`).
+
+    Raises:
+        UserError: no finished set, or a shard is missing, stray or another one.
+    """
+    registry.check_shards(folder, read_finished(folder)["shards"], found, MANIFEST, verify=verify)
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
@@ -170,7 +236,9 @@ def record_name(task: Task) -> str:
 
 def finished(store: Store, tasks: Sequence[Task]) -> dict[int, Json]:
     """The records of the shards that are there to the byte."""
-    found = {task.index: store.read_json(record_name(task)) for task in tasks}
+    found = {
+        task.index: store.read_json(record_name(task), lambda one, where: fitted(one, _Record, where)) for task in tasks
+    }
     return {
         task.index: record
         for task in tasks
@@ -185,6 +253,8 @@ def is_whole(store: Store, complete: Json, tasks: Sequence[Task]) -> bool:
     their records say will be made again.
     """
     shards, waiting = complete["shards"], deque(complete["skipped"])
+    if len(shards) != len(tasks):
+        raise UserError(f"{store.root}/{MANIFEST}: lists {len(shards)} shards of {len(tasks)} inputs; make it anew")
     if damaged := [one["file"] for one in shards if store.written(one["file"]) != (one["bytes"], one["sha256"])]:
         warnings.warn(
             f"{store.root}: {len(damaged)} shards are damaged or missing, made again: {damaged[0]} ...", stacklevel=3

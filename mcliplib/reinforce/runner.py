@@ -195,7 +195,7 @@ def _begun(store: Store, resume: bool) -> dict[str, Any]:
     Raises:
         UserError: there is one and it is not to be resumed, or files of something else.
     """
-    begun = store.read_json(manifest.MANIFEST)
+    begun = store.read_json(manifest.MANIFEST, manifest.checked)
     if begun is None:
         if others := [name for name in store.names() if not name.startswith(".")]:
             raise UserError(f"{store.root}: holds {others[0]} and no {manifest.MANIFEST}; name a new or empty folder")

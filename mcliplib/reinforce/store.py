@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Generator
 
 from mcliplib.data.shards import write_shard
 from mcliplib.errors import UserError
-from mcliplib.files import UNFINISHED, locked, replacing
+from mcliplib.files import MOST_JSON, UNFINISHED, locked, read_json, replacing
 from mcliplib.reinforce.sources import open_fs
 
 
@@ -83,21 +83,27 @@ class Store:
             return None
         return Written(size, digest.hexdigest())
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    def read_json(self, name: str, check: Callable[[Any, str], dict[str, Any]]) -> dict[str, Any] | None:
         """The object in the file, None where there is no such file.
+
+        Args:
+            name: of the file.
+            check: is given the value and the file's name; returns the value, or raises a UserError.
 
         Raises:
             UserError: the file is damaged.
         """
+        where = f"{self.root}/{name}"
         try:
-            content = json.loads(self._fs.cat_file(self._at(name)))
+            if self._fs.info(self._at(name))["size"] > MOST_JSON:
+                raise UserError(f"{where}: has more than the {MOST_JSON:,} bytes that are read")
+            return check(read_json(self._fs.cat_file(self._at(name)), where), where)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise UserError(f"{self.root}/{name}: is damaged ({error}); remove it") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{self.root}/{name}: is damaged (no JSON object); remove it")
-        return content
+        except UserError as error:
+            raise UserError(f"{error}; remove it") from error
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({error.strerror or error})") from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write or replace the file."""

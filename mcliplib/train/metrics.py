@@ -3,10 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from mcliplib.errors import UserError
+from mcliplib.files import MOST_JSON, Range, fitted, read_bytes, read_json, write_text, writing
 from mcliplib.train.distributed import rank
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,20 +26,23 @@ class Metrics:
     def __init__(self, directory: Path, from_step: int = 0) -> None:
         self.path = directory / METRICS_FILE
         kept = [line for line in read_metrics(self.path) if line["step"] < from_step] if self.path.exists() else []
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a", buffering=1)
-        self._events = SummaryWriter(str(directory), purge_step=from_step)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        with writing(self.path):
+            self._file = self.path.open("a", buffering=1)
+            self._events = SummaryWriter(str(directory), purge_step=from_step)
 
     def log(self, step: int, values: Mapping[str, int | float]) -> None:
         """Write the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        with writing(self.path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._file.close()
-        self._events.close()
+        with writing(self.path):
+            self._file.close()
+            self._events.close()
 
 
 class Report:
@@ -73,11 +79,19 @@ class Report:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, int | float]]:
-    """The lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
-    lines = []
-    for line in Path(path).read_text().splitlines():
+    """The lines of a `metrics.jsonl` up to the first one that a crash cut short or that is damaged.
+
+    Raises:
+        UserError: no such file, or none that can be read.
+    """
+    lines: list[dict[str, int | float]] = []
+    for line in read_bytes(Path(path), MOST_JSON).splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(fitted(read_json(line, f"{path}"), _Line, f"{path}"))
+        except UserError:
             break
     return lines
+
+
+class _Line(TypedDict):
+    step: Annotated[int, Range(0, 1 << 40)]

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import torch
+from torch import Tensor
 
+from mcliplib.checkpoints.files import check_finite, check_tensors, load_torch
 from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.errors import UserError, first_line
-from mcliplib.files import replacing
+from mcliplib.files import Range, fitted, read_json, replacing
 from mcliplib.model import MobileCLIP
 from mcliplib.train.settings import TrainSettings
 
@@ -36,6 +38,7 @@ class Resumed(NamedTuple):
     step: int  # steps taken
     seconds: float  # time spent on them
     loss: float  # of the last one
+    positions: Mapping[int, tuple[int, ...]] = {}  # of a stream's readers, by their number
 
 
 def save_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner, at: Resumed) -> None:
@@ -54,6 +57,7 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         "step": at.step,
         "seconds": at.seconds,
         "loss": at.loss,
+        "positions": {reader: list(position) for reader, position in at.positions.items()},
     }
     with replacing(directory / STATE_FILE) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
@@ -67,24 +71,69 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     """
     path = directory / STATE_FILE
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        saved = json.loads(state["settings"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a whole training state ({first_line(error)}); remove it to start anew") from error
-    _check_settings(path, saved, settings)
-    if state["data"] != digest:
-        raise UserError(f"{path}: belongs to a run on other data under the same names; choose another --output")
-    learner.model.load_state_dict(state["model"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    if learner.average is not None:
-        learner.average.load_state_dict(state["average"])
-    return Resumed(state["step"], state["seconds"], state["loss"])
+        state = fitted(load_torch(path), _State, str(path))
+        saved = fitted(
+            read_json(state["settings"], f"{path}: settings", most=1 << 22), dict[str, Any], f"{path}: settings"
+        )
+        _check_settings(path, saved, settings)
+        if state["data"] != digest:
+            raise _OtherRunError(
+                f"{path}: belongs to a run on other data under the same names; choose another --output"
+            )
+        if state["step"] > settings.steps:
+            raise UserError(f"{path}: step {state['step']:,} is after the last one, {settings.steps:,}")
+        for name, module in (("model", learner.model), ("average", learner.average)):
+            if module is not None:
+                tensors = fitted(state[name], dict[str, Tensor], f"{path}: {name}")
+                check_tensors(tensors, f"{path}: {name}")
+                check_finite(tensors, f"{path}: {name}")
+                module.load_state_dict(tensors)
+        _load_optimizer(path, learner.optimizer, state["optimizer"])
+    except _OtherRunError:
+        raise
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        what = str(error).removeprefix(f"{path}: ") if isinstance(error, UserError) else first_line(error)
+        raise UserError(f"{path}: not a whole training state ({what}); remove it to start anew") from error
+    positions = {reader: tuple(position) for reader, position in state.get("positions", {}).items()}
+    return Resumed(state["step"], state["seconds"], state["loss"], positions)
+
+
+def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Take over the optimizer's averages; its settings stay those of the run."""
+    groups = [{name: value for name, value in one.items() if name != "params"} for one in optimizer.param_groups]
+    optimizer.load_state_dict(dict(saved))
+    for group, own in zip(optimizer.param_groups, groups, strict=True):
+        group.update(own)
+    for number, (parameter, state) in enumerate(optimizer.state.items()):
+        held = {f"optimizer {number} {name}": one for name, one in state.items()}
+        for name, one in held.items():
+            if not isinstance(one, Tensor) or one.shape not in (parameter.shape, ()):
+                raise UserError(f"{path}: {name} does not fit its parameter")
+        check_finite(held, str(path))
+
+
+class _OtherRunError(UserError):
+    """The state is whole, and of another run."""
+
+
+class _State(TypedDict):
+    settings: str
+    data: str
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    average: dict[str, Any] | None
+    step: Annotated[int, Range(0, 1 << 40)]
+    seconds: Annotated[float, Range(0, 1e12)]
+    loss: float
+    positions: NotRequired[dict[int, list[int]]]
 
 
 def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:
     """A setting that the file does not know is younger than the file, which was made as its default says."""
-    was = {**dataclasses.asdict(TrainSettings()), **saved}
+    was: dict[str, object] = {**dataclasses.asdict(TrainSettings()), **saved}
     was, wanted = (json.loads(json.dumps(values)) for values in (was, dataclasses.asdict(settings)))
     changed = [f"{name} was {was[name]!r}" for name in wanted if was[name] != wanted[name]]
     if changed:
-        raise UserError(f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output")
+        raise _OtherRunError(
+            f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output"
+        )

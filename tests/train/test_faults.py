@@ -13,6 +13,7 @@ import mcliplib
 from mcliplib import UserError, reinforce
 from mcliplib.data import write_shard
 from mcliplib.train import TrainSettings, train
+from mcliplib.train.metrics import read_metrics
 from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, sample
 
 TINY = TrainSettings(
@@ -157,3 +158,61 @@ def same(one, other):
     """Whether two models are equal to the bit."""
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def _optimizer_changed(state, **changes):
+    first = next(iter(state["optimizer"]["state"].values()))
+    first.update(changes)
+
+
+STATES = {
+    "step": (lambda s: s.update(step=10**9), "step 1,000,000,000 is after the last one"),
+    "negative step": (lambda s: s.update(step=-1), "step: must be from 0"),
+    "half a step": (lambda s: s.update(step=1.5), "step: must be int"),
+    "seconds": (lambda s: s.update(seconds=float("nan")), "seconds: must be float"),
+    "loss": (lambda s: s.update(loss="low"), "loss: must be float"),
+    "no average": (lambda s: s.pop("average"), "lacks average"),
+    "settings": (lambda s: s.update(settings="[" * 10**5), "nested too deeply"),
+    "settings of a list": (lambda s: s.update(settings="[1]"), "settings: must be"),
+    "weights": (lambda s: s.update(model={}), "Missing key|Error"),
+    "no weights": (lambda s: s.update(model=[1]), "model: must be"),
+    "NaN": (lambda s: next(iter(s["model"].values())).fill_(float("nan")), "NaN or infinite"),
+    "claims": (lambda s: s["model"].update(logit_scale=torch.zeros(1).expand(10**12)), "claims"),
+    "optimizer": (lambda s: s.update(optimizer={}), "whole"),
+    "moments": (lambda s: _optimizer_changed(s, exp_avg=torch.zeros(7)), "does not fit its parameter"),
+    "NaN moments": (lambda s: _optimizer_changed(s, step=torch.tensor(float("nan"))), "NaN or infinite"),
+    "words": (lambda s: _optimizer_changed(s, exp_avg="x"), "does not fit its parameter"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(TINY, folder, samples=samples)
+    return folder / "last.pt"
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_a_state_that_is_none_is_named_with_its_field(samples, stopped, tmp_path, kind):
+    change, message = STATES[kind]
+    state = torch.load(stopped, weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=rf"last\.pt: not a whole training state \(.*({message})"):
+        train(TINY, tmp_path, resume=True, samples=samples)
+
+
+@pytest.mark.parametrize("line", ["[" * 10**5, "7", '{"loss": 1}', '{"step": "x"}', "\udcff", '{"step": 1e999}'])
+def test_metrics_that_are_damaged_end_there(samples, tmp_path, line):
+    train(TINY, tmp_path, samples=samples)
+    path = tmp_path / "metrics.jsonl"
+    good = read_metrics(path)
+    assert good
+    with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(line + "\n")
+    assert read_metrics(path) == good
+
+
+def test_a_finished_run_has_no_lock_nor_half_files(samples, tmp_path):
+    train(TINY, tmp_path, samples=samples)
+    assert not list(tmp_path.glob(".*"))
