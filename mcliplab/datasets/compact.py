@@ -6,6 +6,7 @@ embeddings vary most keeps them best (principal components, not centred); the ro
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mcliplib.errors import UserError
+from mcliplib.data.registry import shard_paths
+from mcliplib.errors import MissingFileError, UserError
 from mcliplib.reinforce import manifest
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
@@ -51,26 +53,47 @@ def compact(
             `load_reinforced` joins them. None copies the images.
 
     Raises:
-        UserError: the set is not finished, or `dims` or `views` is less than one.
+        UserError: the set is not finished, `dims` or `views` is less than one, `images` are not there, or `output`
+            holds anything already.
     """
     for name, number in (("dims", dims), ("views", views)):
         if number is not None and number < 1:
             raise UserError(f"{name} must be at least 1, got {number}")
+    store, written = Store(output), list[dict[str, Any]]()
+    if others := [name for name in store.names() if not name.startswith(".")]:
+        raise UserError(f"{output}: holds {others[0]}; name a new or empty folder")
+    named = None if images is None else [_lasting(name) for name in images]
     made = manifest.read_finished(folder)
     teacher_dims, augment = manifest.made_with(made)
     shards = [folder / shard["file"] for shard in made["shards"]]
     bases, kept = _bases(_parts(shards, teacher_dims, augment), len(teacher_dims), dims)
-    store, written = Store(output), []
-    for shard in shards:
-        samples = read_reinforced(shard, teacher_dims=teacher_dims, settings=augment, max_skipped=0.0)
-        small = (_projected(one, bases, teacher_dims, views, with_image=images is None) for one in samples)
-        found = store.write_shard(f"{shard.name}.gz", ((one.key, to_members(one, dtype, augment)) for one in small))
-        written.append({"file": f"{shard.name}.gz", **found._asdict()})
+    try:
+        for shard in shards:
+            samples = read_reinforced(shard, teacher_dims=teacher_dims, settings=augment, max_skipped=0.0)
+            small = (_projected(one, bases, teacher_dims, views, with_image=named is None) for one in samples)
+            found = store.write_shard(f"{shard.name}.gz", ((one.key, to_members(one, dtype, augment)) for one in small))
+            written.append({"file": f"{shard.name}.gz", **found._asdict()})
+    except BaseException:
+        for one in written:  # no manifest, no set: who tries again finds the folder empty
+            store.remove(one["file"])
+        raise
     content = _manifest(made, written, bases, kept)
     settings = content["identity"]["settings"]
     settings |= {"dtype": dtype, "augmentations": min(settings["augmentations"], views or settings["augmentations"])}
-    store.write_json(manifest.MANIFEST, content | ({} if images is None else {"images": list(images)}))
+    store.write_json(manifest.MANIFEST, content | ({} if named is None else {"images": named}))
     return Compacted(made["counts"]["samples"], kept, sum(shard["bytes"] for shard in written))
+
+
+def _lasting(name: str) -> str:
+    """The name of images, a path made absolute: the set may be read from another folder.
+
+    Raises:
+        UserError: it stands for nothing.
+    """
+    paths = shard_paths(name)
+    if missing := [path for path in paths if not path.is_file()]:
+        raise MissingFileError(f"no shard at {missing[0]}: check --images")
+    return os.path.abspath(name) if os.sep in name or os.path.lexists(name) or "{" in name else name
 
 
 def _parts(
