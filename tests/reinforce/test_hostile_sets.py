@@ -1,4 +1,4 @@
-"""Stored reinforced shards that are damaged, blank or lie about their size: such samples are counted, not trained on."""
+"""Stored reinforced shards that are damaged, blank or lie about their size: such samples are counted and left out."""
 
 import gzip
 import io
