@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from webdataset.shardlists import expand_urls
-
 from mcliplib.data.reader import ReadReport, read_shards
 from mcliplib.data.sample import Sample
+from mcliplib.data.shards import expand_braces
 from mcliplib.errors import MissingFileError, UserError
 from mcliplib.files import Range, check_regular, fitted, plain_name, read_json
 from mcliplib.images import MAX_PIXELS
@@ -102,8 +101,8 @@ def shard_paths(name: str | os.PathLike[str]) -> list[Path]:
     text = os.fspath(name)
     if text in ROLES:
         return [path for one in list_datasets(text) for path in shard_paths(one)]
-    if "{" in text:
-        return [Path(url) for url in expand_urls(text)]
+    if "{" in text and not os.path.exists(text):
+        return [Path(path) for path in expand_braces(text)]
     if text.endswith(_TARS):
         return [Path(text)]
     if os.sep in text or os.path.isdir(text):

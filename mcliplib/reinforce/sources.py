@@ -251,7 +251,7 @@ class _Finder:
     def _beside(self, fs: fsspec.AbstractFileSystem, folder: str, image: str, text: str | None) -> "Entry":
         key = _new_key(_key_of(image.removeprefix(folder).lstrip("/")), self.taken)
         try:
-            caption = _content(_named(fs, text)).decode("utf-8-sig") if text else ""
+            caption = _content(_named(fs, text), MAX_TEXT).decode("utf-8-sig") if text else ""
         except ValueError:
             return Entry(key, fault="caption is not UTF-8, or too long")
         return Entry(key, _named(fs, image), caption)
@@ -337,14 +337,12 @@ def _list_entries(url: str, fs: fsspec.AbstractFileSystem, path: str, taken: Cou
     try:
         content = read_bytes(Path(path), _MAX_LIST) if isinstance(fs, LocalFileSystem) else _content(url, _MAX_LIST)
         text = content.decode("utf-8-sig")
-        if text[:1000].count("\0") > len(text[:1000]) / 4:
-            raise ValueError("it holds NUL characters, as UTF-16 does")
     except _UnusableError as error:
         raise UserError(f"{url}: {error}") from error
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
+    except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    if text[:1000].count("\0") > len(text[:1000]) / 4:
+        raise UserError(f"{url}: is not UTF-8 text (it holds NUL characters, as UTF-16 does); save it as UTF-8")
     text = text if "\n" in text else text.replace("\r", "\n")
     lines = io.StringIO(text, newline="\n").readlines()  # other separators of lines may stand in a caption
     as_json = url.lower().endswith((".jsonl", ".ndjson"))
@@ -395,10 +393,8 @@ def _json_rows(lines: Sequence[str]) -> Rows:
         try:
             value = read_json(line, most=MAX_TEXT)
         except UserError:
-            cells = line.strip("\r\n").split("\t")
-            value = (
-                dict(zip(("image", "caption"), cells, strict=True)) if len(cells) == 2 and line[0] not in "[{" else None
-            )
+            path, tab, caption = line.strip("\r\n").partition("\t")
+            value = {"image": path, "caption": caption} if tab and "\t" not in caption and line[0] not in "[{" else None
         row = {_plain(name): cell for name, cell in value.items()} if isinstance(value, dict) else {}
         rows.append((number, row if row and len(row) == len(value) else None))
     return rows
@@ -407,11 +403,8 @@ def _json_rows(lines: Sequence[str]) -> Rows:
 def _table_rows(lines: Sequence[str], url: str) -> Rows:
     first = next((line for line in lines if line.strip()), "")
     tabs = not url.lower().endswith(".csv")
-    rest = (
-        tabs
-        and "\t" not in first
-        and _plain(first).split(",") in [[a, b] for a in IMAGE_COLUMNS for b in CAPTION_COLUMNS]
-    )
+    image, _, caption = _plain(first).partition(",")
+    rest = tabs and image in IMAGE_COLUMNS and caption in CAPTION_COLUMNS
     delimiter = "," if rest else "\t" if tabs else max(",;\t|", key=first.count)
     table = list(_cells(lines, delimiter, quotes=rest or not tabs))
     names = [_plain(cell) for cell in _trimmed(table[0][1] or [], 0)] if table else []
@@ -448,10 +441,12 @@ def _cells(lines: Sequence[str], delimiter: str, *, quotes: bool) -> Iterator[tu
 
     while start < len(lines):
         begin = start
-        quoting: Any = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-        spaces = delimiter != "\t"
         reader = csv.reader(
-            following(begin), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=spaces
+            following(begin),
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+            strict=True,
+            skipinitialspace=delimiter != "\t",
         )
         try:
             for cells in reader:
@@ -489,10 +484,11 @@ def _entries(rows: Rows, folder: str, taken: Counter[str]) -> list[Entry]:
         if row is None or not (path := _image_of(row)):
             entries.append(Entry(f"line-{number:08d}", fault="bad list line"))
             continue
-        caption, named = _column(row, CAPTION_COLUMNS), _column(row, KEY_COLUMNS)
-        key = _string(row.get(named)).strip() or _key_of(path)
-        meta = {name: cell for name, cell in row.items() if name not in (_column(row, IMAGE_COLUMNS), caption, named)}
-        said = row.get(caption)
+        used = [_column(row, known) for known in (IMAGE_COLUMNS, CAPTION_COLUMNS, KEY_COLUMNS)]
+        _, caption, named = used
+        key = (_string(row[named]).strip() if named else "") or _key_of(path)
+        meta = {name: cell for name, cell in row.items() if not name or name not in used}
+        said = row[caption] if caption else None
         for one in said if isinstance(said, list) and said else [said]:  # several captions are several samples
             entries.append(Entry(_new_key(key, taken), _located(path, folder), _text(one), meta))
     return entries

@@ -63,6 +63,12 @@ def test_lines_of_tables(folder: Path, rows: list[str], expected: list[tuple[str
     assert told(path) == expected
 
 
+def test_a_column_without_a_name_is_no_key(folder: Path) -> None:
+    (folder / "list.csv").write_text(",image,caption\n0,a.png,x\n1,b.png,y\n")  # as pandas writes it
+    assert told(folder / "list.csv") == [("a", "x"), ("b", "y")]
+    assert [one.meta for one in read(folder / "list.csv")] == [{"": "0"}, {"": "1"}]
+
+
 def test_lines_of_old_and_new_systems(folder: Path) -> None:
     for end in ("\r\n", "\r", "\n"):
         (folder / "list.csv").write_bytes(f"\ufeffimage,caption{end}a.png,x{end}b.png,y{end}".encode())
