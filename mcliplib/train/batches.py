@@ -8,6 +8,7 @@ view of its picture, its real caption and one of the synthetic ones, and the tea
 """
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -125,6 +126,11 @@ def crop_of(image: Image.Image, size: int, rng: np.random.Generator, min_area: f
     settings = AugmentSettings(size=size, crop_scale=(min_area, 1.0), flip_probability=0.0, randaug_probability=0.0)
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     return np.asarray(augment.replay(image, augment.sample(image.size, generator, settings), size, settings))
+
+
+def side_for(image_size: int, min_area: float) -> int:
+    """The shorter side, in pixels, at which even a picture's smallest random crop has twice the view's resolution."""
+    return math.ceil(2 * image_size / math.sqrt(min_area * 3 / 4))
 
 
 def jitter_colours(images: Tensor, rng: np.random.Generator, strength: float) -> Tensor:

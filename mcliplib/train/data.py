@@ -1,6 +1,7 @@
-"""Training data in memory, plain pairs or a reinforced set: their texts, their identity and their batches."""
+"""Training data, plain pairs or a reinforced set, in memory or as a stream: their texts, identity and batches."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -12,15 +13,22 @@ from torch import Tensor
 
 from mcliplib.data import Sample, load_samples, shard_paths
 from mcliplib.errors import UserError
+from mcliplib.files import read_json
+from mcliplib.images import MAX_PIXELS
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
-from mcliplib.reinforce.manifest import made_with, read_finished
+from mcliplib.reinforce.manifest import MANIFEST, MadeWith, check_shards, checked, made_with, read_finished
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.sample import ReinforcedSample
+from mcliplib.reinforce.sources import TarSource, find_sources, open_fs
 from mcliplib.tokenizer import Tokenizer
-from mcliplib.train.batches import Batch, PairBatches, ReinforcedBatch, ReinforcedBatches, Views
+from mcliplib.train.batches import Batch, PairBatches, ReinforcedBatch, ReinforcedBatches, Views, side_for
 from mcliplib.train.settings import TrainSettings
+from mcliplib.train.streaming import Stream, pair_recipe, reinforced_recipe
 
 MakeBatch = Callable[[int], Batch | ReinforcedBatch]  # of a step
+STREAM_ABOVE = 1 << 30  # bytes of shards
+RELEASED_DIMS = (768, 768)  # of the public DataCompDR's two teachers, which has no manifest
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -42,6 +50,7 @@ class PairData:
     """Pictures with captions, and keywords where there are any."""
 
     samples: Sequence[Sample]
+    teacher_dims: tuple[int, ...] = field(default=(), init=False)
 
     def texts(self) -> Iterator[str]:
         """See TrainingData."""
@@ -66,7 +75,7 @@ class PairData:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReinforcedData:
     """A reinforced set.
 
@@ -74,11 +83,13 @@ class ReinforcedData:
         samples: with images and captions.
         teacher_dims: dimensions of each teacher.
         augment: what the views were drawn from.
+        max_pixels: of a picture that is decoded.
     """
 
     samples: Sequence[ReinforcedSample]
     teacher_dims: tuple[int, ...]
     augment: AugmentSettings = PAPER
+    max_pixels: int = MAX_PIXELS
     # Not arguments, so that `dataclasses.replace` with other samples starts with views of its own.
     _whole: "ReinforcedData | None" = field(default=None, init=False, repr=False)  # what this is a `part` of
     _views: dict[int, Views] = field(default_factory=dict, init=False, repr=False)  # by image size
@@ -97,7 +108,7 @@ class ReinforcedData:
         """See TrainingData."""
         whole = self._whole or self
         if image_size not in whole._views:
-            whole._views[image_size] = Views(whole.samples, image_size, self.augment)
+            whole._views[image_size] = Views(whole.samples, image_size, self.augment, max_pixels=self.max_pixels)
         return ReinforcedBatches(
             self.samples,
             tokenizer,
@@ -152,19 +163,121 @@ class ReinforcedData:
         ]
         dims = tuple(self.teacher_dims[place] for place in kept)
         part = replace(self, samples=samples, teacher_dims=dims)
-        object.__setattr__(part, "_whole", self._whole or self)
+        part._whole = self._whole or self
         return part
 
 
-def load_data(settings: TrainSettings) -> PairData | ReinforcedData:
-    """Read what the settings name.
+@dataclass(frozen=True)
+class StreamData:
+    """Shards that are read while training goes on.
+
+    Attributes:
+        shards: their paths or URLs.
+        teacher_dims: dimensions of each teacher; none of plain shards.
+        augment: what a reinforced set's views were drawn from.
+    """
+
+    shards: tuple[str, ...]
+    teacher_dims: tuple[int, ...] = ()
+    augment: AugmentSettings = PAPER
+
+    def digest(self) -> str:
+        """A hash of the shards' names and, where they are at hand, sizes."""
+        return _digest((name, Path(name).stat().st_size if Path(name).is_file() else -1) for name in self.shards)
+
+    def stream(self, settings: TrainSettings, tokenizer: Tokenizer, image_size: int, rows: int, workers: int) -> Stream:
+        """The batches of this process, from the beginning.
+
+        Args:
+            settings: training settings.
+            tokenizer: of the model.
+            image_size: pixels, height and width.
+            rows: of a batch of this process.
+            workers: processes that make them.
+        """
+        if self.teacher_dims:
+            recipe = reinforced_recipe(
+                tokenizer,
+                image_size=image_size,
+                settings=self.augment,
+                teacher_dims=self.teacher_dims,
+                max_pixels=settings.max_pixels,
+            )
+        else:
+            recipe = pair_recipe(
+                tokenizer,
+                image_size=image_size,
+                min_crop=settings.min_crop,
+                mirror=settings.mirror,
+                jitter=settings.jitter,
+                keyword_captions=settings.keyword_captions,
+                max_pixels=settings.max_pixels,
+            )
+        return Stream(self.shards, recipe, rows, settings.seed, block=settings.shuffle, workers=workers)
+
+
+def load_data(settings: TrainSettings, image_size: int) -> PairData | ReinforcedData | StreamData:
+    """Read what the settings name, or prepare to stream it.
+
+    Args:
+        settings: training settings.
+        image_size: of the model, in pixels; larger pictures of plain pairs are kept smaller.
 
     Raises:
         UserError: no such data, or no reinforced set where one is wanted.
     """
+    if wants_stream(settings):
+        return stream_data(settings)
     if not settings.reinforced:
-        return PairData(load_samples(settings.data))
-    return load_reinforced(settings.data).part_for(settings)
+        side = side_for(image_size, settings.min_crop)
+        return PairData(load_samples(settings.data, max_pixels=settings.max_pixels, side=side))
+    data = load_reinforced(settings.data)
+    return replace(data.part_for(settings), max_pixels=settings.max_pixels)
+
+
+def wants_stream(settings: TrainSettings) -> bool:
+    """Whether the data are streamed: as the settings say, else where they are elsewhere or large."""
+    if settings.stream is not None:
+        return settings.stream
+    if any("://" in name for name in settings.data):
+        return True
+    size = sum(path.stat().st_size for name in settings.data for path in shard_paths(name) if path.is_file())
+    return size > STREAM_ABOVE
+
+
+def stream_data(settings: TrainSettings) -> StreamData:
+    """The shards that the settings name, anywhere that fsspec reaches.
+
+    Raises:
+        UserError: a name stands for no shards, or the set's pictures are in other shards, or its parts are asked for.
+    """
+    sources = find_sources(settings.data, shard_size=1)
+    shards = tuple(source.url for source in sources if isinstance(source, TarSource))
+    if len(shards) < len(sources):
+        raise UserError("only shards can be streamed; make them of a list with `mcliplib reinforce`")
+    if not settings.reinforced:
+        return StreamData(shards)
+    for name in ("views", "captions", "teachers"):
+        if getattr(settings, name) is not None:
+            raise UserError(f"{name} chooses parts of a set in memory; a stream has them all (--no-stream)")
+    for folder in {Path(shard).parent for shard in shards if (Path(shard).parent / MANIFEST).is_file()}:
+        check_shards(folder, [Path(shard) for shard in shards if Path(shard).parent == folder])
+    ways = {_manifest_beside(folder) for folder in {shard.rpartition("/")[0] for shard in shards}}
+    if len(ways) > 1:
+        raise UserError("the sets were made with other teachers or augmentations than one another")
+    return StreamData(shards, *ways.pop())
+
+
+def _manifest_beside(folder: str) -> MadeWith:
+    """How the shards of a folder or URL were made; without a manifest, as the public release was."""
+    fs, path = open_fs(f"{folder}/{MANIFEST}" if folder else MANIFEST)
+    if not fs.exists(path):
+        log.warning("%s: has no %s; taken for the public release, teachers %s", folder, MANIFEST, RELEASED_DIMS)
+        return MadeWith(RELEASED_DIMS, PAPER)
+    found = checked(read_json(fs.cat_file(path), f"{folder}/{MANIFEST}"), f"{folder}/{MANIFEST}")
+    if found.get("images"):
+        raise UserError(f"{folder}: its pictures are in other shards; such a set is trained in memory (--no-stream)")
+    return made_with(found)
 
 
 def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
@@ -187,6 +300,7 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
     samples: list[ReinforcedSample] = []
     for folder in folders:
         own = [path for path in shards if path.parent == folder]
+        check_shards(folder, own)
         images = image_shards(folder) or None
         samples += read_reinforced(own, images=images, settings=first.augment, teacher_dims=first.teacher_dims)
     return ReinforcedData(samples, first.teacher_dims, first.augment)

@@ -12,14 +12,16 @@ and its towers' gradients from its own rows. Only BatchNorm makes it differ from
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mcliplib.errors import UserError
+
+_T = TypeVar("_T")
 
 
 @contextlib.contextmanager
@@ -122,6 +124,15 @@ def average_(model: nn.Module) -> None:
     means = (flat / world_size()).split([tensor.numel() for tensor in tensors])
     for tensor, mean in zip(tensors, means, strict=True):
         tensor.copy_(mean.view(tensor.shape))
+
+
+def merged(own: Mapping[int, _T]) -> dict[int, _T]:
+    """The entries of all processes' mappings, whose keys differ."""
+    if world_size() == 1:
+        return dict(own)
+    all_of_them: list[Any] = [None] * world_size()
+    distributed.all_gather_object(all_of_them, dict(own))
+    return {key: value for one in all_of_them for key, value in one.items()}
 
 
 def check_agreement(what: str, value: object) -> None:

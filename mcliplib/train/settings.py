@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from mcliplib.errors import MissingFileError, UserError, first_line
+from mcliplib.images import MAX_PIXELS
 from mcliplib.precision import DType
 from mcliplib.presets import get_config
 
@@ -24,6 +25,9 @@ LOWEST = {
     "warmup_steps": 0,
     "image_size": 32,
     "context_length": 3,
+    "workers": 0,
+    "shuffle": 1,
+    "max_pixels": 1,
     "seed": 0,
     "save_every": 1,
     "log_every": 1,
@@ -60,9 +64,15 @@ class TrainSettings:
         keyword_captions: how often a caption carries some of the sample's keywords, where it has any.
         image_size: pixels; the preset's if None.
         context_length: tokens per text; the preset's if None.
-        restrict_vocab: whether to keep only the embedding rows that the training texts use.
+        restrict_vocab: whether to keep only the embedding rows that the training texts use; not with a stream, whose
+            texts nobody knows beforehand.
         dtype: what the towers compute in, "float32" or "bfloat16"; "auto" is what is faster here (`precision.py`).
             Weights and loss stay float32.
+        stream: whether to read the shards again and again instead of keeping them in memory. If None, it is done for
+            shards elsewhere (URLs), and above 1 GB.
+        workers: processes that make a stream's batches; if None, none beside a CPU, and up to six for a GPU.
+        shuffle: samples of a stream among which the next one is drawn.
+        max_pixels: a picture that announces more is left out.
         seed: of the weights, the order and the augmentations.
         save_every: steps between checkpoints.
         log_every: steps between lines in the metrics.
@@ -95,6 +105,10 @@ class TrainSettings:
     context_length: int | None = None
     restrict_vocab: bool = True
     dtype: DType = "auto"
+    stream: bool | None = None
+    workers: int | None = None
+    shuffle: int = 2000
+    max_pixels: int = MAX_PIXELS
     seed: int = 0
     save_every: int = 250
     log_every: int = 10

@@ -57,7 +57,7 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         "step": at.step,
         "seconds": at.seconds,
         "loss": at.loss,
-        "positions": {reader: list(position) for reader, position in at.positions.items()},
+        "positions": {str(reader): list(position) for reader, position in at.positions.items()},
     }
     with replacing(directory / STATE_FILE) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
@@ -94,7 +94,7 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = str(error).removeprefix(f"{path}: ") if isinstance(error, UserError) else first_line(error)
         raise UserError(f"{path}: not a whole training state ({what}); remove it to start anew") from error
-    positions = {reader: tuple(position) for reader, position in state.get("positions", {}).items()}
+    positions = {int(reader): tuple(position) for reader, position in state.get("positions", {}).items()}
     return Resumed(state["step"], state["seconds"], state["loss"], positions)
 
 
@@ -125,7 +125,7 @@ class _State(TypedDict):
     step: Annotated[int, Range(0, 1 << 40)]
     seconds: Annotated[float, Range(0, 1e12)]
     loss: float
-    positions: NotRequired[dict[int, list[int]]]
+    positions: NotRequired[dict[str, list[int]]]
 
 
 def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:

@@ -12,7 +12,7 @@ from mcliplib.losses import clip_loss, multi_positive_loss, reinforced_loss
 from mcliplib.model import MobileCLIP
 from mcliplib.precision import DType, computed
 from mcliplib.train.batches import Batch, ReinforcedBatch
-from mcliplib.train.data import PairData, ReinforcedData
+from mcliplib.train.data import PairData, ReinforcedData, StreamData
 from mcliplib.train.distributed import average_, gather, part_of, rank
 from mcliplib.train.settings import TrainSettings
 
@@ -117,13 +117,13 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def loss_for(settings: TrainSettings, data: PairData | ReinforcedData) -> LossOf:
+def loss_for(settings: TrainSettings, data: PairData | ReinforcedData | StreamData) -> LossOf:
     """The loss of `features_of` and `answers_of` of a whole batch of these data.
 
     Raises:
         UserError: the settings' scales do not fit the data's teachers.
     """
-    if isinstance(data, PairData):
+    if not data.teacher_dims:
         if settings.multi_positive:
             return lambda features, scale, answers: multi_positive_loss(features[0], features[1], scale, answers[0])
         return lambda features, scale, _: clip_loss(features[0], features[1], scale)

@@ -1,6 +1,8 @@
-"""Batches from shards of any size, with webdataset.
+"""Batches from shards of any size, anywhere that fsspec reaches; memory does not grow with the set.
 
-Shards are shuffled and shared out, samples are shuffled in a buffer, and a batch is put together from them.
+Shards are shuffled and dealt out to the readers (processes of torchrun times loader processes of each). A reader takes
+a block of samples at a time, shuffles it, and makes batches of it; so a batch has a position that can be written down,
+and a run goes on at the very sample where it stopped.
 
 For example::
 
@@ -8,29 +10,192 @@ For example::
         ...  # one pass; give `epoch=1` for the next one's order
 """
 
+import logging
 import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
-from typing import Any
+from itertools import count, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import webdataset as wds
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mcliplib.data import Sample, read_shards
-from mcliplib.data.reader import Paths, existing
+from mcliplib.data import Sample
+from mcliplib.data.reader import Paths, ReadReport, Skip, existing, words_of
 from mcliplib.errors import UserError
+from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.sample import ReinforcedSample
+from mcliplib.reinforce.sources import RawSample, TarSource, local_copy
 from mcliplib.tokenizer import Tokenizer
-from mcliplib.train.batches import Batch, ReinforcedBatch, as_pixels, crop_of, view_of
+from mcliplib.train.batches import (
+    Batch,
+    ReinforcedBatch,
+    as_pixels,
+    caption_variants,
+    crop_of,
+    jitter_colours,
+    picture_of,
+    side_for,
+    view_of,
+)
+from mcliplib.train.distributed import rank, world_size
 
-Read = Callable[[str], Iterable[Any]]  # shard -> samples
-Example = tuple[Any, ...]
+Example = tuple[Any, ...]  # a picture, uint8 or float32, and what belongs to it
+BLOCK_BYTES = 256 << 20  # of encoded pictures that a reader holds
+_MOST_SKIPPED = 0.1  # of a shard's samples
+_CURE = "make it with `mcliplib data build` or `mcliplib reinforce`"
+log = logging.getLogger(__name__)
+
+
+class Position(NamedTuple):
+    """Where a reader stands: at the start of a pass, or so many samples into a block."""
+
+    epoch: int = 0
+    shard: int = 0  # of the reader's own, in the order of the pass, in which the block begins
+    sample: int = 0  # of that shard
+    taken: int = 0  # samples of the block that are used up
+
+
+class Delivered(NamedTuple):
+    """A batch, and where its reader stands after it."""
+
+    batch: Any
+    reader: int
+    position: Position
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of a shard's samples; a function of the shard, the sample's key and the pass alone.
+
+    Attributes:
+        read: a shard's usable samples, in order, not decoded.
+        make: a sample and its generator to an example.
+        collate: examples to a batch.
+    """
+
+    read: Callable[[str], Iterable[Any]]
+    make: Callable[[Any, np.random.Generator], Example]
+    collate: Callable[[Sequence[Example]], Any]
+
+
+@dataclass(frozen=True)
+class Stream(IterableDataset):
+    """Batches of this process, with their positions, for a DataLoader.
+
+    Attributes:
+        shards: all of them, in any order that is the same everywhere.
+        recipe: from a shard to batches.
+        rows: of a batch of this process.
+        seed: of order, views and captions.
+        epoch: of the first pass.
+        passes: how many; None for no end. A last incomplete batch of a reader is given as it is.
+        block: samples among which the next one is drawn; fewer where they exceed `BLOCK_BYTES`.
+        workers: the loader's processes.
+        start: where each reader goes on; those that are not named begin.
+        turn: of which of this process's readers the first batch is.
+    """
+
+    shards: tuple[str, ...]
+    recipe: Recipe
+    rows: int
+    seed: int = 0
+    epoch: int = 0
+    passes: int | None = None
+    block: int = 1000
+    workers: int = 0
+    start: Mapping[int, Position] = field(default_factory=dict)
+    turn: int = 0
+
+    @property
+    def readers(self) -> int:
+        """Of all processes."""
+        return world_size() * max(1, self.workers)
+
+    def resumed(self, step: int, positions: Mapping[int, tuple[int, ...]]) -> "Stream":
+        """The same from a step on; where the readers were others, from the beginning of a new pass."""
+        turn = step % max(1, self.workers)
+        if set(positions) == set(range(self.readers)):
+            start = {reader: Position(*position) for reader, position in positions.items()}
+            return replace(self, start=start, turn=turn)
+        epoch = max((position[0] + 1 for position in positions.values()), default=self.epoch)
+        if positions:
+            log.warning("%d readers were %d: the stream begins pass %d anew", self.readers, len(positions), epoch)
+        return replace(self, epoch=epoch, turn=turn)
+
+    def begun(self) -> dict[int, Position]:
+        """Where this process's readers begin."""
+        own = max(1, self.workers)
+        readers = range(rank() * own, (rank() + 1) * own)
+        return {reader: self.start.get(reader, Position(self.epoch)) for reader in readers}
+
+    def loader(self) -> Iterable[Delivered]:
+        """The batches in the order of this process's readers, one of each in turn."""
+        return DataLoader(self, batch_size=None, num_workers=self.workers)
+
+    def __iter__(self) -> Iterator[Delivered]:
+        own, info = max(1, self.workers), get_worker_info()
+        reader = rank() * own + ((0 if info is None else info.id) + self.turn) % own
+        rows: list[Example] = []
+        after = self.start.get(reader, Position(self.epoch))
+        for begin, samples in self._blocks(reader, after):
+            order = np.random.default_rng([self.seed, reader, *begin[:3]]).permutation(len(samples))
+            taken = after.taken if begin[:3] == after[:3] else 0
+            for place, number in enumerate(order[taken:].tolist(), start=taken + 1):
+                example = self._made(samples[number], begin.epoch)
+                if example is not None:
+                    rows.append(example)
+                if len(rows) == self.rows:
+                    yield Delivered(self.recipe.collate(rows), reader, begin._replace(taken=place))
+                    rows = []
+        if rows:
+            yield Delivered(self.recipe.collate(rows), reader, Position(self.epoch + (self.passes or 0)))
+
+    def _made(self, sample: Any, epoch: int) -> Example | None:
+        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(sample.key.encode())])
+        try:
+            return self.recipe.make(sample, rng)
+        except PictureError as error:
+            log.warning("left out: %s: %s", sample.key, error)
+            return None
+
+    def _blocks(self, reader: int, start: Position) -> Iterator[tuple[Position, list[Any]]]:
+        """Where each block begins, and its samples; a block ends with its pass, so that none holds a sample twice."""
+        passes = count(start.epoch) if self.passes is None else range(start.epoch, self.epoch + self.passes)
+        for epoch in passes:
+            first = start if epoch == start.epoch else Position(epoch)
+            samples: list[Any] = []
+            begin, size, met = first, 0, 0
+            for shard, place, sample in self._samples(reader, first):
+                if samples and (len(samples) == self.block or size + len(sample.image or b"") > BLOCK_BYTES):
+                    yield begin, samples
+                    samples, size = [], 0
+                if not samples:
+                    begin = Position(epoch, shard, place)
+                samples.append(sample)
+                size, met = size + len(sample.image or b""), met + 1
+            if samples:
+                yield begin, samples
+            if not met and first == Position(epoch) and self.passes is None:
+                raise UserError(
+                    f"reader {reader} of {self.readers} finds no usable sample in {len(self.shards)} shards"
+                )
+
+    def _samples(self, reader: int, first: Position) -> Iterator[tuple[int, int, Any]]:
+        """The reader's samples of a pass with their places, from a position on."""
+        order = random.Random(f"{self.seed}/{first.epoch}").sample(self.shards, len(self.shards))
+        shared = len(order) < self.readers  # too few to go round: all read all, and each takes its share of samples
+        own = order if shared else order[reader :: self.readers]
+        for shard in range(first.shard, len(own)):
+            skip = first.sample if shard == first.shard else 0
+            for place, sample in islice(enumerate(self.recipe.read(own[shard])), skip, None):
+                if not shared or place % self.readers == reader:
+                    yield shard, place, sample
 
 
 def pair_stream(
@@ -44,10 +209,10 @@ def pair_stream(
     workers: int = 0,
     buffer: int = 1000,
     min_crop: float = 0.5,
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     """One pass over plain shards: a random crop of each picture and its caption; arguments as `reinforced_stream`."""
-    make = partial(_pair, tokenizer=tokenizer, image_size=image_size, min_crop=min_crop, seed=seed, epoch=epoch)
-    return _stream(existing(shards, cure=_CURE), read_shards, make, _pairs, batch_size, seed, epoch, workers, buffer)
+    recipe = pair_recipe(tokenizer, image_size=image_size, min_crop=min_crop)
+    return _one_pass(existing(shards, cure=_CURE), recipe, batch_size, seed, epoch, workers, buffer)
 
 
 def reinforced_stream(
@@ -63,10 +228,10 @@ def reinforced_stream(
     epoch: int = 0,
     workers: int = 0,
     buffer: int = 1000,
-) -> Iterable[ReinforcedBatch]:
+) -> Iterator[ReinforcedBatch]:
     """One pass over reinforced shards: of each sample a random stored view, the real and a random synthetic caption.
 
-    A last incomplete batch is dropped. Under torchrun, each process reads its share of the shards.
+    No sample is left out: the last batch of each worker may be smaller. Under torchrun, each process reads its share.
 
     Args:
         shards: reinforced ones, ours or the public release's.
@@ -85,10 +250,60 @@ def reinforced_stream(
         UserError: a shard does not exist or has none of images, or samples are damaged (while reading).
     """
     names = existing(shards, cure=_CURE)
-    pictures = _pictures_of(names, images)
-    read = partial(_read, pictures=pictures, settings=settings, teacher_dims=teacher_dims)
-    make = partial(_reinforced, tokenizer=tokenizer, image_size=image_size, settings=settings, seed=seed, epoch=epoch)
-    return _stream(names, read, make, _reinforced_batch, batch_size, seed, epoch, workers, buffer)
+    recipe = reinforced_recipe(
+        tokenizer,
+        image_size=image_size,
+        settings=settings,
+        teacher_dims=teacher_dims,
+        images=_pictures_of(names, images),
+    )
+    return _one_pass(names, recipe, batch_size, seed, epoch, workers, buffer)
+
+
+def pair_recipe(
+    tokenizer: Tokenizer,
+    *,
+    image_size: int,
+    min_crop: float = 0.5,
+    mirror: float = 0.0,
+    jitter: float = 0.0,
+    keyword_captions: float = 0.0,
+    max_pixels: int = MAX_PIXELS,
+) -> Recipe:
+    """For plain shards; arguments as `mcliplib.train.batches.PairBatches`."""
+    make = partial(
+        _pair,
+        tokenizer=tokenizer,
+        image_size=image_size,
+        min_crop=min_crop,
+        mirror=mirror,
+        jitter=jitter,
+        keyword_captions=keyword_captions,
+        max_pixels=max_pixels,
+    )
+    return Recipe(_read_pairs, make, _pairs)
+
+
+def reinforced_recipe(
+    tokenizer: Tokenizer,
+    *,
+    image_size: int,
+    settings: AugmentSettings = PAPER,
+    teacher_dims: Sequence[int] | None = None,
+    images: Mapping[str, str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Recipe:
+    """For reinforced shards; arguments as `reinforced_stream`, `images` the shard of pictures of each."""
+    read = partial(_read_reinforced, pictures=images or {}, settings=settings, teacher_dims=teacher_dims)
+    make = partial(_reinforced, tokenizer=tokenizer, image_size=image_size, settings=settings, max_pixels=max_pixels)
+    return Recipe(read, make, _reinforced_batch)
+
+
+def _one_pass(
+    shards: Sequence[str], recipe: Recipe, batch_size: int, seed: int, epoch: int, workers: int, buffer: int
+) -> Iterator[Any]:
+    stream = Stream(tuple(shards), recipe, batch_size, seed, epoch, passes=1, block=buffer, workers=workers)
+    return (delivered.batch for delivered in stream.loader())
 
 
 def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
@@ -101,72 +316,75 @@ def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
     return dict(zip(names, found, strict=True))
 
 
-_BURST = 64  # samples, without decoded pictures
-_CURE = "make it with `mcliplib data build` or `mcliplib reinforce`"
+def _read_pairs(shard: str) -> Iterator[RawSample]:
+    source, report, broken = TarSource(shard), ReadReport(), dict[str, str]()
+    for sample in source.read(broken):
+        if sample.fault:
+            report.skip(Skip(shard, sample.key, sample.fault), _MOST_SKIPPED)
+        else:
+            report.read += 1
+            yield sample
+    report.broken_shards.update(broken)
+    _say(report)
 
 
-def _stream(
-    shards: Sequence[str],
-    read: Read,
-    make: Callable[[Any], Example],
-    collate: Callable[[Sequence[Example]], Any],
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    workers: int,
-    buffer: int,
-) -> Iterable[Any]:
-    order = random.Random(f"{seed}/{epoch}")
-    pipeline = wds.DataPipeline(
-        wds.SimpleShardList(order.sample(list(shards), len(shards))),
-        wds.split_by_node,
-        wds.split_by_worker,
-        partial(_samples, read=read),
-        wds.shuffle(buffer, initial=buffer, rng=order),
-        wds.map(make),
-        wds.batched(batch_size, collation_fn=collate, partial=False),
-    )
-    return DataLoader(pipeline, batch_size=None, num_workers=workers)
-
-
-def _samples(urls: Iterable[Mapping[str, str]], read: Read) -> Iterator[Any]:
-    for url in urls:
-        yield from read(url["url"])
-
-
-def _read(
+def _read_reinforced(
     shard: str, pictures: Mapping[str, str], settings: AugmentSettings, teacher_dims: Sequence[int] | None
 ) -> Iterator[ReinforcedSample]:
-    samples = read_reinforced(shard, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims)
-    # Many at a time: a picture decoded between two samples would push what reads them out of the processor's caches.
-    while burst := list(islice(samples, _BURST)):
-        yield from burst
+    report = ReadReport()
+    with local_copy(shard) as path:
+        yield from read_reinforced(
+            path, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims, report=report
+        )
+    _say(report)
 
 
-def _generator(key: str, seed: int, epoch: int) -> np.random.Generator:
-    return np.random.default_rng([seed, epoch, zlib.crc32(key.encode())])
+def _say(report: ReadReport) -> None:
+    if report.skipped or report.broken_shards:
+        log.warning("left out: %s", report)
 
 
-def _pair(sample: Sample, tokenizer: Tokenizer, image_size: int, min_crop: float, seed: int, epoch: int) -> Example:
-    crop = crop_of(sample.image, image_size, _generator(sample.key, seed, epoch), min_crop)
-    return crop, tokenizer(sample.caption)[0]
+def _pair(
+    sample: RawSample,
+    rng: np.random.Generator,
+    tokenizer: Tokenizer,
+    image_size: int,
+    min_crop: float,
+    mirror: float,
+    jitter: float,
+    keyword_captions: float,
+    max_pixels: int,
+) -> Example:
+    image = read_picture(sample.image, max_pixels=max_pixels, side=side_for(image_size, min_crop)).image
+    crop = crop_of(image, image_size, rng, min_crop)
+    pixels = as_pixels((crop[:, ::-1] if rng.random() < mirror else crop)[None].copy())
+    meta = {"keywords": words_of(sample.meta.get("keywords", []))}
+    caption, *others = caption_variants(Sample(sample.key, image, sample.caption, meta), rng)
+    if others and rng.random() < keyword_captions:
+        caption = others[rng.integers(len(others))]
+    return jitter_colours(pixels, rng, jitter)[0], tokenizer(caption)[0]
 
 
 def _pairs(examples: Sequence[Example]) -> Batch:
     crops, tokens = zip(*examples, strict=True)
-    return Batch(as_pixels(np.stack(crops)), torch.stack(tokens))
+    return Batch(torch.stack(crops).contiguous(memory_format=torch.channels_last), torch.stack(tokens))
 
 
 def _reinforced(
-    sample: ReinforcedSample, tokenizer: Tokenizer, image_size: int, settings: AugmentSettings, seed: int, epoch: int
+    sample: ReinforcedSample,
+    rng: np.random.Generator,
+    tokenizer: Tokenizer,
+    image_size: int,
+    settings: AugmentSettings,
+    max_pixels: int,
 ) -> Example:
-    rng = _generator(sample.key, seed, epoch)
     view = int(rng.integers(len(sample.augmentations)))
-    real = view_of(sample, view, image_size, settings), tokenizer(str(sample.caption))[0], sample.image_emb[view]
+    pixels = view_of(sample, view, image_size, settings, picture_of(sample, max_pixels))
+    real = pixels, tokenizer(str(sample.caption))[0], sample.image_emb[view], sample.text_emb[0]
     if not sample.synthetic_captions:
-        return *real, sample.text_emb[0]
+        return real
     said = int(rng.integers(len(sample.synthetic_captions)))
-    return *real, sample.text_emb[0], tokenizer(sample.synthetic_captions[said])[0], sample.text_emb[1 + said]
+    return *real, tokenizer(sample.synthetic_captions[said])[0], sample.text_emb[1 + said]
 
 
 def _reinforced_batch(examples: Sequence[Example]) -> ReinforcedBatch:

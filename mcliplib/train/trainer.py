@@ -1,6 +1,7 @@
 """The training loop, resumable to the byte."""
 
 import copy
+import dataclasses
 import logging
 import math
 import os
@@ -8,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,13 +21,15 @@ from mcliplib.checkpoints import save_checkpoint
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.factory import create_model, get_tokenizer
+from mcliplib.files import locked
 from mcliplib.model import MobileCLIP
 from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
+from mcliplib.presets import get_config
 from mcliplib.threads import usable_cores
 from mcliplib.tokenizer import restrict_vocab
 from mcliplib.train.batches import Batch, ReinforcedBatch
-from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, TrainingData, load_data
-from mcliplib.train.distributed import check_agreement, device, own_rows, processes, rank, world_size
+from mcliplib.train.data import MakeBatch, PairData, ReinforcedData, StreamData, TrainingData, load_data
+from mcliplib.train.distributed import check_agreement, device, merged, own_rows, processes, rank, world_size
 from mcliplib.train.metrics import Report
 from mcliplib.train.settings import TrainSettings
 from mcliplib.train.state import STATE_FILE, Learner, Resumed, load_state, save_state
@@ -115,7 +118,7 @@ def train(
     *,
     resume: bool = False,
     samples: list[Sample] | None = None,
-    data: PairData | ReinforcedData | None = None,
+    data: PairData | ReinforcedData | StreamData | None = None,
 ) -> TrainResult:
     """Train a model on image-text pairs with CLIP's loss, or on a reinforced set with the reinforced loss.
 
@@ -133,10 +136,17 @@ def train(
     Raises:
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
     """
-    with processes():
+    with processes(), locked(Path(output)) if rank() == 0 else nullcontext():
         directory = _folder(Path(output), resume)
+        trained_on = " ".join(settings.data)
+        if samples is not None:
+            data = PairData(samples)
         if data is None:
-            data = load_data(settings) if samples is None else PairData(samples)
+            size = settings.image_size or get_config(settings.preset).image.image_size
+            data = load_data(settings, size)
+        else:
+            trained_on = "data that the program passed"
+        settings = _fitted(settings, data)
         learner = _new_learner(settings, data)
         at, digest = Resumed(0, 0.0, math.nan), data.digest()
         if (directory / STATE_FILE).exists():
@@ -146,8 +156,28 @@ def train(
         loss, seconds = _run(settings, directory, learner, data, digest, at)
         model, path = learner.result.eval().cpu(), directory / MODEL_FILE
         if rank() == 0:
-            save_checkpoint(model, path, metadata={"trained_on": " ".join(settings.data)})
+            save_checkpoint(model, path, metadata={"trained_on": trained_on})
         return TrainResult(model, path, loss, seconds)
+
+
+def _fitted(settings: TrainSettings, data: PairData | ReinforcedData | StreamData) -> TrainSettings:
+    """The settings with what is impossible or useless with these data made smaller, and said so."""
+    there = settings.batch_size if isinstance(data, StreamData) else len(data.samples)
+    if settings.batch_size > there and settings.batch_size == TrainSettings().batch_size and there > 1:
+        log.warning(
+            "batch_size %d is more than the %d pairs there are: it is %d now", settings.batch_size, there, there
+        )
+        settings = dataclasses.replace(settings, batch_size=there)
+    if settings.warmup_steps >= settings.steps:
+        shorter = settings.steps // 5
+        log.warning(
+            "warmup_steps %d is not less than the run's %d steps: it is %d now",
+            settings.warmup_steps,
+            settings.steps,
+            shorter,
+        )
+        settings = dataclasses.replace(settings, warmup_steps=shorter)
+    return settings
 
 
 def _folder(directory: Path, resume: bool) -> Path:
@@ -160,7 +190,7 @@ def _folder(directory: Path, resume: bool) -> Path:
     return directory
 
 
-def _new_learner(settings: TrainSettings, data: TrainingData) -> Learner:
+def _new_learner(settings: TrainSettings, data: TrainingData | StreamData) -> Learner:
     smallest = settings.batch_size // world_size() // settings.accumulate
     if smallest < 2:  # BatchNorm needs two rows
         raise UserError(
@@ -178,13 +208,13 @@ def _new_learner(settings: TrainSettings, data: TrainingData) -> Learner:
     return Learner(model, optimizer, None if settings.ema is None else average_of(model))
 
 
-def _new_model(settings: TrainSettings, data: TrainingData) -> MobileCLIP:
+def _new_model(settings: TrainSettings, data: TrainingData | StreamData) -> MobileCLIP:
     torch.manual_seed(settings.seed)
     model = create_model(
         settings.preset,
         image_size=settings.image_size,
         context_length=settings.context_length,
-        vocab=restrict_vocab(data.texts()) if settings.restrict_vocab else None,
+        vocab=None if isinstance(data, StreamData) or not settings.restrict_vocab else restrict_vocab(data.texts()),
     )
     return model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -193,21 +223,19 @@ def _run(
     settings: TrainSettings,
     directory: Path,
     learner: Learner,
-    data: PairData | ReinforcedData,
+    data: PairData | ReinforcedData | StreamData,
     digest: str,
     at: Resumed,
 ) -> tuple[float, float]:
     """From where the run stands to its end; returns the last loss and the seconds spent."""
     model, loss_of = learner.model, loss_for(settings, data)
-    batches: MakeBatch = data.batches(settings, get_tokenizer(model), model.config.image.image_size)
-    where, own = device(), own_rows(settings.batch_size)
-
-    def batch_of(step: int) -> Batch | ReinforcedBatch:
-        return pinned(rows(batches(step), own), where)
-
-    ahead = made_ahead(batch_of, range(at.step, settings.steps), threads_for(where))
+    where, positions = device(), dict(at.positions)  # the latter of a stream's readers, moved on by each batch
+    ahead = _batches(settings, data, model, where, at.step, positions)
     began, seen = time.perf_counter() - at.seconds, at.step * settings.batch_size
-    with Report(directory, pairs=settings.samples, seen=seen, from_step=at.step) as report, closing(ahead):
+    with (
+        Report(directory, pairs=settings.steps * settings.batch_size, seen=seen, from_step=at.step) as report,
+        closing(ahead),
+    ):
         for step, batch in ahead:
             rate = warmup_cosine(
                 step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
@@ -221,13 +249,41 @@ def _run(
                 update_(learner.average, model, decay=settings.ema, step=step)
             last = step + 1 == settings.steps
             at = Resumed(step + 1, time.perf_counter() - began, loss)
+            save = (step + 1) % settings.save_every == 0 or last
             report.advance(settings.batch_size, loss)
             if step % settings.log_every == 0 or last:
                 values = {"loss": loss, "learning_rate": rate, "logit_scale": model.scale.item(), "seconds": at.seconds}
                 report.log(step, values)
-            if rank() == 0 and ((step + 1) % settings.save_every == 0 or last):
+            if save and isinstance(data, StreamData):
+                at = at._replace(positions=merged(positions))
+            if save and rank() == 0:
                 save_state(directory, settings, digest, learner, at)
     return at.loss, at.seconds
+
+
+def _batches(
+    settings: TrainSettings,
+    data: PairData | ReinforcedData | StreamData,
+    model: MobileCLIP,
+    where: torch.device,
+    first: int,
+    positions: dict[int, tuple[int, ...]],
+) -> Generator[tuple[int, Batch | ReinforcedBatch]]:
+    """The steps from `first` on, each with this process's rows of its batch."""
+    tokenizer, size, own = get_tokenizer(model), model.config.image.image_size, own_rows(settings.batch_size)
+    steps = range(first, settings.steps)
+    if isinstance(data, StreamData):
+        workers = threads_for(where) if settings.workers is None else settings.workers
+        stream = data.stream(settings, tokenizer, size, own.stop - own.start, workers).resumed(first, positions)
+        positions.clear()
+        positions.update(stream.begun())
+        for step, delivered in zip(steps, stream.loader(), strict=False):
+            positions[delivered.reader] = delivered.position
+            yield step, pinned(delivered.batch, where)
+        return
+    batches: MakeBatch = data.batches(settings, tokenizer, size)
+    with closing(made_ahead(lambda step: pinned(rows(batches(step), own), where), steps, threads_for(where))) as ahead:
+        yield from ahead
 
 
 def _advice(directory: Path) -> str:
