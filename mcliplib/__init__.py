@@ -11,6 +11,8 @@ does not import.
 
 import contextlib
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mcliplib._torchvision_compat import ensure_torchvision
@@ -61,9 +63,11 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 # Whoever imports mcliplib can import timm and open_clip after it. Where there is no cure, what needs torchvision
-# says so when it is used.
-with contextlib.suppress(UserError):
-    ensure_torchvision()
+# says so when it is used. The command line does it itself, where Ctrl-C is expected: torch takes seconds to import.
+_started = sys.orig_argv[1:3]
+if _started != ["-m", "mcliplib"] and not (_started and os.path.basename(_started[0]) == "mcliplib"):
+    with contextlib.suppress(UserError):
+        ensure_torchvision()
 
 
 def __getattr__(name: str) -> Any:

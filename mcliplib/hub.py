@@ -1,5 +1,7 @@
 """Where a checkpoint is: a file, the folder of a training run, or `hf-hub:OWNER/REPO[@REVISION]` on Hugging Face."""
 
+import re
+import reprlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,12 +77,15 @@ def parse(reference: str) -> Repository:
     """`hf-hub:OWNER/REPO@REVISION` in its parts.
 
     Raises:
-        UserError: it has no owner or no name.
+        UserError: it is not of this form.
     """
-    name, _, revision = reference.removeprefix(PREFIX).partition("@")
-    owner, _, repo = name.partition("/")
-    if not owner or not repo or "/" in repo:
-        raise UserError(f"{reference!r} is not of the form {PREFIX}OWNER/REPO")
+    name, at, revision = reference.removeprefix(PREFIX).partition("@")
+    parts = name.split("/")
+    named = len(parts) == 2 and all(re.fullmatch(r"\w(?:[\w.-]{0,94}\w)?", one, re.ASCII) for one in parts)
+    if not named or ".." in name or "--" in name:
+        raise UserError(f"{reprlib.repr(reference)} is not of the form {PREFIX}OWNER/REPO (letters, digits, '-_.')")
+    if at and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision):
+        raise UserError(f"{reprlib.repr(reference)}: after the @ stands a branch, a tag or a commit")
     return Repository(name, revision or None)
 
 

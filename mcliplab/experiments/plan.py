@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mcliplib.errors import UserError, first_line
+from mcliplib.errors import MissingFileError, UserError
+from mcliplib.files import fitted, plain_name, read_yaml
 from mcliplib.train.settings import TrainSettings, settings_from
 
 _FOLDER = Path(__file__).parent
@@ -101,18 +101,12 @@ def load_plan(name: str) -> Plan:
     Raises:
         UserError: there is no such experiment, or the file is not one.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"no experiment {name!r}; there is {', '.join(plan_names())}, or a .yaml file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({first_line(error)})") from error
-    values = _checked(values, path)
+    path = _path(name)
+    values = _read(name)
     plan = Plan(
         path.stem,
         values["about"],
-        values["base"] if isinstance(values["base"], dict) else load_plan(values["base"]).base,
+        _base(name),
         values["variants"],
         tuple(values["budgets"]),
         tuple(values["seeds"]),
@@ -123,6 +117,29 @@ def load_plan(name: str) -> Plan:
     return plan
 
 
+def _base(name: str) -> dict[str, Any]:
+    """The settings that a plan begins with, its own or those of the plan that it names."""
+    passed: list[str] = []
+    while isinstance(base := _read(name)["base"], str):
+        passed.append(name)
+        if base in passed:
+            raise UserError(f"{_path(name)}: base: {' -> '.join([*passed, base])} leads back to where it began")
+        name = base
+    return dict(base)
+
+
+def _path(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{plain_name(name, 'experiment')}.yaml"
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = _path(name)
+    try:
+        return _checked(read_yaml(path), path)
+    except MissingFileError as error:
+        raise UserError(f"no experiment {name!r}; there is {', '.join(plan_names())}, or a .yaml file") from error
+
+
 def _checked(values: Any, path: Path) -> dict[str, Any]:
     """The content of a plan's file, of the right types.
 
@@ -131,28 +148,34 @@ def _checked(values: Any, path: Path) -> dict[str, Any]:
     """
     if missing := [member for member in _MEMBERS if not isinstance(values, dict) or member not in values]:
         raise UserError(f"{path}: an experiment has {', '.join(_MEMBERS)}; missing: {', '.join(missing)}")
-    if unknown := sorted(set(values) - {*_MEMBERS, *_SHARES, "baseline"}):
+    if unknown := sorted(map(str, set(values) - {*_MEMBERS, *_SHARES, "baseline"})):
         raise UserError(f"{path}: unknown: {', '.join(unknown)}")
     if not isinstance(values["base"], dict | str) or values["base"] == path.stem:
         raise UserError(f"{path}: base must be settings, or the name of another experiment")
     if not isinstance(values["variants"], dict):
         raise UserError(f"{path}: variants must be `name: {{settings}}` lines")
-    variants = {str(name): changes or {} for name, changes in values["variants"].items()}
+    fitted(values["about"], str, f"{path}: about")
+    variants = {plain_name(str(name), f"{path}: variant"): one or {} for name, one in values["variants"].items()}
+    if not variants or len(variants) < len(values["variants"]):
+        raise UserError(f"{path}: variants must have names of their own, and be at least one")
     for name, changes in variants.items():
         if not isinstance(changes, dict):
-            raise UserError(f"{path}: the variant {name} must hold settings, got {changes!r}")
+            raise UserError(f"{path}: the variant {name} must hold settings, got {reprlib.repr(changes)}")
         _check_whole_numbers(changes.get("budgets", [1]), f"{path}: budgets of the variant {name}")
     for member in ("budgets", "seeds"):
         _check_whole_numbers(values[member], f"{path}: {member}")
     if (baseline := values.get("baseline")) not in (None, *variants):
-        raise UserError(f"{path}: the baseline {baseline!r} is not among the variants: {', '.join(variants)}")
+        raise UserError(
+            f"{path}: the baseline {reprlib.repr(baseline)} is not among the variants: {', '.join(variants)}"
+        )
     for name in _SHARES:
         share = values.get(name, 0)
-        if not (isinstance(share, int | float) and 0 <= share <= 1):
-            raise UserError(f"{path}: {name} must be a share from 0 to 1, got {share!r}")
+        if not (type(share) in (int, float) and 0 <= share <= 1):
+            raise UserError(f"{path}: {name} must be a share from 0 to 1, got {reprlib.repr(share)}")
     return {**values, "variants": variants}
 
 
 def _check_whole_numbers(found: Any, where: str) -> None:
-    if not (isinstance(found, list) and found and all(type(one) is int for one in found)):
-        raise UserError(f"{where} must be a list of whole numbers, got {found!r}")
+    numbers = isinstance(found, list) and found and all(type(one) is int and 0 <= one < 1 << 40 for one in found)
+    if not (numbers and len(set(found)) == len(found)):
+        raise UserError(f"{where} must be a list of different whole numbers from 0, got {reprlib.repr(found)}")

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypedDict
 
 from mcliplab.experiments.curves import curves, efficiency
 from mcliplab.experiments.data import PlanData
@@ -19,7 +19,7 @@ from mcliplab.experiments.record import curve
 from mcliplib import results
 from mcliplib.data import shard_paths
 from mcliplib.errors import UserError
-from mcliplib.files import replacing
+from mcliplib.files import fitted, read_json, write_text, writing
 from mcliplib.precision import computed
 from mcliplib.reinforce.manifest import MANIFEST
 from mcliplib.train.data import image_shards
@@ -56,10 +56,8 @@ def run_plan(
     """
     if unknown := sorted({*(variants or ())} - {*plan.variants}):
         raise UserError(f"no variant {', '.join(unknown)} in {plan.name}; there is {', '.join(plan.variants)}")
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be a folder for the results ({error.strerror})") from error
     data = PlanData(plan)
     for number, run in enumerate(one for one in plan.runs() if one.variant in (variants or plan.variants)):
         if number % share[1] != share[0] or run.name in gather(plan, output):
@@ -88,12 +86,19 @@ def gather(plan: Plan, output: Path | None) -> Results:
     """The results that there are of the plan's runs: those in the folder, and those in the record."""
     recorded: Results = results.load(plan.name)["values"]["runs"] if plan.name in results.names() else {}
     paths = sorted(output.glob("*.json")) if output else []
-    own: Results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    own: Results = {path.stem: fitted(read_json(path), _Result, str(path)) for path in paths}
     runs = {run.name: run for run in plan.runs()}
     found: Results = {}
     for there in (recorded, own):
         found |= {name: one for name, one in there.items() if name in runs and _fits(one, runs[name])}
     return found
+
+
+class _Result(TypedDict):
+    settings: dict[str, Any]
+    data_sha256: str | None
+    scores: dict[str, dict[str, Any]]
+    training_seconds: float
 
 
 def _fits(result: Mapping[str, Any], run: Run) -> bool:
@@ -145,8 +150,7 @@ def _efficiencies(runs: Results, plan: Plan) -> dict[str, dict[str, dict[str, An
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def record_plan(plan: Plan, output: Path, command: str) -> Path:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,3 +95,19 @@ def test_train_then_evaluate(tmp_path, capsys):
     model = tmp_path / "model.safetensors"
     assert main(["evaluate", "--model", str(model), "--suite", "tuxpaint-heldout"]) == 0
     assert "image_to_text_r1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+@pytest.mark.parametrize("after", [2.0, 8.0])
+def test_a_stopped_command_says_so_in_one_line(number, code, word, after, tmp_path):
+    """Also during the imports, which take seconds."""
+    arguments = ["train", "--output", str(tmp_path / "run"), "--samples", "100000000", "--preset", "mobileclip_pico"]
+    process = subprocess.Popen([sys.executable, "-m", "mcliplib", *arguments], stderr=subprocess.PIPE, text=True)
+    time.sleep(after)
+    process.send_signal(number)
+    lines = process.communicate()[1].splitlines()
+    if process.returncode < 0:
+        pytest.skip("Python itself had not started yet")
+    assert process.returncode == code
+    assert lines[-1] == f"mcliplib train: {word}"
+    assert not any("Traceback" in line for line in lines)

@@ -13,7 +13,7 @@ import torch
 
 import mcliplib
 from mcliplib import UserError
-from mcliplib.hub import parse
+from mcliplib.hub import locate, parse
 
 SCRIPT = """
 import sys, torch, mcliplib
@@ -112,3 +112,28 @@ def test_without_a_network_the_file_and_the_way_by_hand_are_named(tmp_path):
 def test_what_is_not_a_repository_is_refused(reference):
     with pytest.raises(UserError, match="not of the form hf-hub:OWNER/REPO"):
         parse(reference)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ä/ö",
+        "ä/ö@../x",
+        "a b/c",
+        "../..",
+        "a/..",
+        "",
+        "/",
+        "a/b/c",
+        "a/" + "b" * 200,
+        "a/b@",
+        "a/b@../x",
+        "a/b@x y",
+        "a/b\n",
+    ],
+)
+def test_names_that_no_repository_has_are_one_line(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        locate(f"hf-hub:{name}")
+    assert "\n" not in str(caught.value)
+    assert "hf-hub:" in str(caught.value)
