@@ -178,7 +178,7 @@ STATES = {
     "no weights": (lambda s: s.update(model=[1]), "model: must be"),
     "NaN": (lambda s: next(iter(s["model"].values())).fill_(float("nan")), "NaN or infinite"),
     "claims": (lambda s: s["model"].update(logit_scale=torch.zeros(1).expand(10**12)), "claims"),
-    "optimizer": (lambda s: s.update(optimizer={}), "whole"),
+    "optimizer": (lambda s: s.update(optimizer={}), "param_groups"),
     "moments": (lambda s: _optimizer_changed(s, exp_avg=torch.zeros(7)), "does not fit its parameter"),
     "NaN moments": (lambda s: _optimizer_changed(s, step=torch.tensor(float("nan"))), "NaN or infinite"),
     "words": (lambda s: _optimizer_changed(s, exp_avg="x"), "does not fit its parameter"),
