@@ -350,7 +350,8 @@ def _list_entries(url: str, fs: fsspec.AbstractFileSystem, path: str, taken: Cou
     if not rows:
         raise UserError(f"{url}: names no images")
     if not any(row for _, row in rows):
-        example = '{"image": "a.png", "caption": "a red flag"}' if as_json else "`a.png`, a tab, `a red flag`"
+        table = '`a.png,"a red flag"`' if url.lower().endswith(".csv") else "`a.png`, a tab, `a red flag`"
+        example = '{"image": "a.png", "caption": "a red flag"}' if as_json else table
         raise UserError(f"{url}: none of its lines names an image and a caption; a line is {example}")
     return _entries(rows, _folder_of(rows, url), taken)
 
