@@ -152,6 +152,8 @@ def _checked(values: Any, path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: unknown: {', '.join(unknown)}")
     if not isinstance(values["base"], dict | str) or values["base"] == path.stem:
         raise UserError(f"{path}: base must be settings, or the name of another experiment")
+    if isinstance(values["base"], str) and not values["base"].endswith((".yaml", ".yml")):
+        plain_name(values["base"], f"{path}: base")
     if not isinstance(values["variants"], dict):
         raise UserError(f"{path}: variants must be `name: {{settings}}` lines")
     fitted(values["about"], str, f"{path}: about")
