@@ -57,7 +57,7 @@ def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
 
 def part_of_one(what: str, name: str) -> float:
     """A stable hash, from 0 to below 1."""
-    return _hash(what, name)[0] / 256
+    return int.from_bytes(_hash(what, name)[:8], "big") / (1 << 64)
 
 
 def _hash(what: str, name: str) -> bytes:

@@ -5,6 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 from mcliplib.errors import UserError
+from mcliplib.images import MAX_PIXELS
+from mcliplib.precision import Computed
 from mcliplib.reinforce.sample import EmbeddingDType
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ def register(commands: Any) -> None:
     )
     add("--output", required=True, metavar="DIR", help="folder for the reinforced shards and manifest.json")
     add("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU where there is one")
+    add("--compute", choices=get_args(Computed), default="float32", help="the teachers' numbers (default: %(default)s)")
+    add("--batch-size", type=int, default=64, metavar="N", help="views a call of a teacher (default: %(default)s)")
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="skip larger pictures (default: %(default)s)")
     add("--teachers", default="lit-lite0,lit-lite2", help="with commas between (default: %(default)s)")
     add(
         "--captioner",
@@ -58,22 +64,25 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reinforce, and say what came of it."""
     from mcliplib import reinforce
+    from mcliplib.reinforce.caption_check import found_by_caption
     from mcliplib.reinforce.sources import find_sources
     from mcliplib.reinforce.teachers import make_teacher
 
     find_sources(args.input, max(1, args.shard_size))  # a wrong name should not wait for the models
     print("loading the teachers ...", file=sys.stderr, flush=True)
-    captioner, captions = _captioner(args)
+    here = _device(args)
+    captioner, captions = _captioner(args, here)
     specs = [spec.strip() for spec in args.teachers.split(",") if spec.strip()]
     settings = _settings(args, captions)
     try:
         result = reinforce.run(
             args.input,
             args.output,
-            teachers=[make_teacher(spec) for spec in specs],
+            teachers=[make_teacher(spec, here) for spec in specs],
             captioner=captioner,
             settings=settings,
             engine=args.engine,
+            device=args.device,
             workers=args.workers,
             max_skipped=args.max_skipped,
             resume=args.resume,
@@ -81,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"{error}; what is done is kept: repair it and run again with --resume") from error
     print(summary(result))
+    if captions and result.samples:
+        print(found_by_caption(result.output))
     return 0
 
 
@@ -95,7 +106,16 @@ def summary(result: "RunResult") -> str:
     return "\n".join(lines)
 
 
-def _captioner(args: argparse.Namespace) -> "tuple[Captioner | None, int]":
+def _device(args: argparse.Namespace) -> str:
+    """Where the models are made: with Ray on the CPU, from where each actor takes them to its own GPU."""
+    import torch
+
+    if args.device == "cuda" and args.engine == "local" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here; `mcliplib doctor` says more")
+    return "cuda" if args.device != "cpu" and args.engine == "local" and torch.cuda.is_available() else "cpu"
+
+
+def _captioner(args: argparse.Namespace, device: str) -> "tuple[Captioner | None, int]":
     """The captioner and how many captions of it."""
     spec = args.captioner or (_DEFAULT_CAPTIONER if args.captions else "none")
     captions = args.captions if args.captions is not None else _DEFAULT_CAPTIONS
@@ -105,7 +125,7 @@ def _captioner(args: argparse.Namespace) -> "tuple[Captioner | None, int]":
         return None, 0
     from mcliplib.reinforce.captioners import make_captioner
 
-    return make_captioner(spec), captions
+    return make_captioner(spec, device), captions
 
 
 def _settings(args: argparse.Namespace, captions: int) -> "ReinforceSettings":
@@ -123,5 +143,8 @@ def _settings(args: argparse.Namespace, captions: int) -> "ReinforceSettings":
         ),
         seed=args.seed,
         shard_size=args.shard_size,
+        batch_size=args.batch_size,
+        max_pixels=args.max_pixels,
+        compute=args.compute,
         threads=args.threads,
     )

@@ -22,6 +22,7 @@ def run_ray(
     store: Store,
     advance: Callable[[int], object],
     actors: int | None = None,
+    device: str = "auto",
 ) -> Generator[tuple[Task, ShardDone], None, None]:
     """Each task with what became of it, in the order in which the shards are written.
 
@@ -30,17 +31,20 @@ def run_ray(
         worker: is pickled and sent to the actors, with its teachers and captioner.
         store: is opened anew by each actor.
         advance: called with a number of samples, when their shard is written.
+        device: "auto" shares the cluster's GPUs out among the actors, where it has any, and they compute there; "cuda"
+            also insists on them, and "cpu" leaves them alone.
         actors: how many; by default one for each GPU of the cluster, else one for as many cores as torch has threads.
 
     Raises:
         ray.exceptions.RayError: an actor cannot unpickle its teachers (their modules must be importable there).
-        UserError: Ray is not installed, a shard fails, or it takes its actor with it three times.
+        UserError: Ray is not installed, `device` is "cuda" and the cluster has no GPU, a shard fails, or it takes its
+            actor with it three times.
     """
     ray = _import_ray()
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    crew = _Crew(ray, worker, store, actors)
+    crew = _Crew(ray, worker, store, actors, device)
     try:
         for task, done in _scheduled(crew, tasks):
             advance(task.count)
@@ -54,9 +58,11 @@ def run_ray(
 class _Crew:
     """The actors, alike and replaceable."""
 
-    def __init__(self, ray: Any, worker: ShardWorker, store: Store, actors: int | None) -> None:
+    def __init__(self, ray: Any, worker: ShardWorker, store: Store, actors: int | None, device: str) -> None:
         resources = ray.cluster_resources()
-        cores, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+        cores, gpus = int(resources.get("CPU", 1)), 0 if device == "cpu" else resources.get("GPU", 0)
+        if device == "cuda" and not gpus:
+            raise UserError("--device cuda: the Ray cluster has no GPU")
         self.size = max(1, actors or int(gpus) or cores // worker.settings.threads)
         threads = max(1, cores // self.size)
         self.ray = ray
@@ -91,7 +97,10 @@ class _Actor:
     def run(self, task: Task) -> ShardDone:
         """Do one shard."""
         if self._worker is None:
-            self._worker = _import_ray().get(self._reference)
+            ray = _import_ray()
+            self._worker = ray.get(self._reference)
+            if ray.get_gpu_ids():  # the share of one that Ray reserved for this actor, and lets it see alone
+                self._worker.to("cuda")
         return self._worker.run(task, self._store)
 
 

@@ -30,6 +30,7 @@ from mcliplib.reinforce.work import STAGES, ShardDone, ShardWorker, Task, survey
 from mcliplib.threads import usable_cores
 
 Engine = Literal["local", "ray"]
+Device = Literal["auto", "cpu", "cuda"]
 Records = dict[int, dict[str, Any]]
 
 
@@ -71,6 +72,7 @@ def run(
     captioner: Captioner | None = None,
     settings: ReinforceSettings = ReinforceSettings(),  # noqa: B008 (frozen)
     engine: Engine = "local",
+    device: Device = "auto",
     workers: int | None = None,
     max_skipped: float = 0.1,
     resume: bool = False,
@@ -85,6 +87,8 @@ def run(
         captioner: makes the synthetic captions; without one there are none, whatever the settings say.
         settings: what decides the content.
         engine: "local", or "ray" for several processes or machines.
+        device: of Ray's actors (see `mcliplib.reinforce.ray_engine.run_ray`); the local engine leaves the models where
+            they are.
         workers: threads that decode and augment (local; by default one a core), or actors (ray).
         max_skipped: largest share (0 to 1) of skipped samples that is accepted.
         resume: go on with what is in the output folder; also if there is nothing yet, or nothing left to do.
@@ -114,7 +118,7 @@ def run(
             store.write_json(manifest.MANIFEST, manifest.beginning(named, tasks))
         job = _Job(store, named, tasks, max_skipped)
         worker = ShardWorker(teachers, captioner, settings, workers or usable_cores())
-        made, stages = job.run(worker, engine, workers, progress)
+        made, stages = job.run(worker, engine, device, workers, progress)
         counts = job.finish()["counts"]
         return RunResult(store.root, counts["samples"], counts["reasons"], made, time.perf_counter() - start, stages)
 
@@ -128,7 +132,7 @@ class _Job:
         self._check_share()
 
     def run(
-        self, worker: ShardWorker, engine: Engine, workers: int | None, progress: bool
+        self, worker: ShardWorker, engine: Engine, device: Device, workers: int | None, progress: bool
     ) -> tuple[int, dict[str, float]]:
         """Do what is not done; how many samples that made, and the seconds of each stage."""
         todo = [task for task in self._tasks if task.index not in self._records]
@@ -136,7 +140,7 @@ class _Job:
         made, stages = 0, dict.fromkeys(STAGES, 0.0)
         with (
             _bar("reinforcing", total, progress, total - sum(task.count for task in todo)) as bar,
-            closing(self._results(todo, worker, engine, workers, bar)) as results,
+            closing(self._results(todo, worker, engine, device, workers, bar)) as results,
         ):
             for task, done in results:
                 self._records[task.index] = manifest.record_of(done)
@@ -155,10 +159,16 @@ class _Job:
         return content
 
     def _results(
-        self, todo: Sequence[Task], worker: ShardWorker, engine: Engine, workers: int | None, bar: tqdm
+        self,
+        todo: Sequence[Task],
+        worker: ShardWorker,
+        engine: Engine,
+        device: Device,
+        workers: int | None,
+        bar: tqdm,
     ) -> Generator[tuple[Task, ShardDone], None, None]:
         if engine == "ray" and todo:
-            return run_ray(todo, worker, self._store, bar.update, workers)
+            return run_ray(todo, worker, self._store, bar.update, workers, device)
         return run_local(todo, worker, self._store, bar.update)
 
     def _check_share(self) -> None:

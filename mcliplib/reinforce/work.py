@@ -167,7 +167,12 @@ class ShardWorker:
             UserError: the source is not what the survey saw, or a teacher or the captioner breaks its promises.
         """
         progress = _Progress(advance)
-        with ThreadPoolExecutor(self.workers) as pool, using_threads(self.settings.threads), torch.inference_mode():
+        with (
+            ThreadPoolExecutor(self.workers) as pool,
+            using_threads(self.settings.threads),
+            torch.inference_mode(),
+            torch.autocast(self._device, torch.bfloat16, enabled=self.settings.compute == "bfloat16"),
+        ):
             samples = self._samples(task, pool, progress)
             try:
                 written = store.write_shard(task.file, samples)
@@ -176,6 +181,17 @@ class ShardWorker:
                 raise
         progress.lap("write")
         return ShardDone(written, progress.samples, progress.skipped, progress.seconds)
+
+    @property
+    def _device(self) -> str:
+        return next((one.device.type for one in self.teachers if hasattr(one, "device")), "cpu")
+
+    def to(self, device: str) -> None:
+        """Move the models that can be moved."""
+        for model in (*self.teachers, self.captioner):
+            move = getattr(model, "to", None)
+            if move is not None:
+                move(device)
 
     def _samples(
         self, task: Task, pool: ThreadPoolExecutor, progress: "_Progress"
@@ -294,8 +310,8 @@ def _usable(task: Task, progress: _Progress) -> Iterator[RawSample]:
         count += 1
         if skip := task.skips.get(position):
             progress.skip(skip)
-        elif raw.fault:
-            raise UserError(f"{task.source.name}: {raw.key} has changed during the run ({raw.fault}); start again")
+        elif raw.fault:  # a picture that is gone, or a server that fails, since the survey
+            progress.skip(Skip(task.source.name, raw.key, raw.fault))
         else:
             yield raw
     if count != task.count:

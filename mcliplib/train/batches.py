@@ -103,7 +103,7 @@ class PairBatches:
 def check_batch_size(batch_size: int, samples: int) -> None:
     """Raises a UserError where there are not enough samples for one batch."""
     if batch_size > samples:
-        raise UserError(f"batch_size {batch_size} is more than the {samples} pairs there are")
+        raise UserError(f"batch_size {batch_size} is more than the {samples} pairs there are (--batch-size)")
 
 
 def rows_of(step: int, samples: int, batch_size: int, seed: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.manifest import MANIFEST, MadeWith, check_shards, checked, made_with, read_finished
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.sample import ReinforcedSample
-from mcliplib.reinforce.sources import TarSource, find_sources, open_fs
+from mcliplib.reinforce.sources import LIST_SUFFIXES, TAR_SUFFIXES, TarSource, find_sources, open_fs
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train.batches import Batch, PairBatches, ReinforcedBatch, ReinforcedBatches, Views, side_for
 from mcliplib.train.settings import TrainSettings
@@ -226,6 +226,8 @@ def load_data(settings: TrainSettings, image_size: int) -> PairData | Reinforced
     Raises:
         UserError: no such data, or no reinforced set where one is wanted.
     """
+    for name in settings.data:
+        _check_shards_there(name, settings.reinforced)
     if wants_stream(settings):
         return stream_data(settings)
     if not settings.reinforced:
@@ -233,6 +235,19 @@ def load_data(settings: TrainSettings, image_size: int) -> PairData | Reinforced
         return PairData(load_samples(settings.data, max_pixels=settings.max_pixels, side=side))
     data = load_reinforced(settings.data)
     return replace(data.part_for(settings), max_pixels=settings.max_pixels)
+
+
+def _check_shards_there(name: str, reinforced: bool) -> None:
+    """Raises a UserError that says how to make a set, where the name is a folder of pictures or a list."""
+    path = Path(name)
+    if name.lower().endswith(LIST_SUFFIXES) or (
+        path.is_dir() and not any(one.name.endswith(TAR_SUFFIXES) for one in path.iterdir())
+    ):
+        more = "" if reinforced else " --captions 0 --augmentations 1"
+        raise UserError(
+            f"{name}: training reads shards, not pictures; make them with `mcliplib reinforce --input {name} "
+            f"--output SET{more}` and give --data SET"
+        )
 
 
 def wants_stream(settings: TrainSettings) -> bool:

@@ -164,9 +164,7 @@ def _fitted(settings: TrainSettings, data: PairData | ReinforcedData | StreamDat
     """The settings with what is impossible or useless with these data made smaller, and said so."""
     there = settings.batch_size if isinstance(data, StreamData) else len(data.samples)
     if settings.batch_size > there and settings.batch_size == TrainSettings().batch_size and there > 1:
-        log.warning(
-            "batch_size %d is more than the %d pairs there are: it is %d now", settings.batch_size, there, there
-        )
+        log.warning("batch_size %d is more than the set's %d pairs: it is %d now", settings.batch_size, there, there)
         settings = dataclasses.replace(settings, batch_size=there)
     if settings.warmup_steps >= settings.steps:
         shorter = settings.steps // 5

@@ -168,8 +168,23 @@ def test_samples_that_cannot_be_batched_are_refused(samples):
         batches_of([replace(samples[0], image=None), *samples[1:]])
     with pytest.raises(UserError, match="text embeddings"):
         batches_of([replace(samples[0], text_emb=samples[0].text_emb[:1]), *samples[1:]])
-    with pytest.raises(UserError, match="not a whole image"):
+    with pytest.raises(UserError, match=r"pictures cannot be used: .*not a whole picture"):
         batches_of([replace(one, image=b"nothing") for one in samples])(0)
+
+
+def test_a_picture_that_cannot_be_decoded_is_left_out(samples, caplog):
+    """It costs neither the run nor the size of its batches, and what stands in for it is the same in a resumed run."""
+    bad = [replace(samples[0], image=samples[0].image[:80]), *samples[1:]]
+    share = NUMBER * 0.1
+    if share < 1:
+        bad = [*bad, *[replace(one, key=f"{one.key}-again") for one in samples[1:]]]
+    batches, again = batches_of(bad), batches_of(bad)
+    for step in range(len(bad) // 8):
+        one = batches(step)
+        assert len(one.pixels) == len(batches_of(samples)(0).pixels)
+        assert torch.equal(one.text_emb, again(step).text_emb)
+    assert list(batches.unusable) == [0]
+    assert caplog.text.count("left out") == 2  # once for each of the two
 
 
 @pytest.mark.parametrize("workers", [0, 2])

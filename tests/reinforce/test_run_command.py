@@ -12,7 +12,7 @@ from tests.reinforce.reinforce_run import TEACHERS, TinyCaptioner, manifest, rea
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     named: dict[str, Any] = {teacher.name: teacher for teacher in TEACHERS}
-    monkeypatch.setattr("mcliplib.reinforce.teachers.make_teacher", lambda spec: named[spec])
+    monkeypatch.setattr("mcliplib.reinforce.teachers.make_teacher", lambda spec, device: named[spec])
     write_input(tmp_path / "in", shards=2)
     return tmp_path
 
@@ -37,7 +37,7 @@ def test_reinforce(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_captions(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     captioners = pytest.importorskip("mcliplib.reinforce.captioners")
     asked = []
-    monkeypatch.setattr(captioners, "make_captioner", lambda spec: asked.append(spec) or TinyCaptioner())
+    monkeypatch.setattr(captioners, "make_captioner", lambda spec, device: asked.append(spec) or TinyCaptioner())
     command = ["reinforce", "--input", f"{folder}/in", "--teachers", "one"]
     assert main([*command, "--output", f"{folder}/a", "--captions", "1"]) == 0
     assert main([*command, "--output", f"{folder}/b", "--captioner", "coca:x"]) == 0

@@ -7,8 +7,13 @@ from mcliplib.errors import UserError
 from mcliplib.reinforce.settings import Captioner
 
 
-def make_captioner(spec: str) -> Captioner:
-    """`decoder`: ours, trained on this repository's captions; `coca` or `coca:ARCHITECTURE/TAG`: open_clip's CoCa.
+def make_captioner(spec: str, device: str = "cpu") -> Captioner:
+    """A captioner from its name.
+
+    Args:
+        spec: `decoder` for ours, trained on this repository's captions; `coca` or `coca:ARCHITECTURE/TAG` for
+            open_clip's CoCa.
+        device: of CoCa; the decoder, which is small, runs on the CPU.
 
     Raises:
         UserError: an unknown name, or its packages or weights are missing.
@@ -22,5 +27,5 @@ def make_captioner(spec: str) -> Captioner:
         from mcliplib.reinforce.captioners.coca import DEFAULT, CoCaCaptioner
 
         architecture, _, tag = rest.partition("/")
-        return CoCaCaptioner(architecture or DEFAULT[0], tag or DEFAULT[1])
+        return CoCaCaptioner(architecture or DEFAULT[0], tag or DEFAULT[1], device=device)
     raise UserError(f"unknown captioner {spec!r}; known: decoder, coca, coca:ARCHITECTURE/TAG")

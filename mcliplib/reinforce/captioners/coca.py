@@ -55,6 +55,11 @@ class CoCaCaptioner:
             raise UserError(f"open_clip cannot make {architecture} with {pretrained}: {error}") from error
         self._model, self._bpe = made.eval(), SimpleTokenizer()
 
+    def to(self, device: str) -> None:
+        """Move to a device."""
+        self.device = device
+        self._model.to(device)
+
     @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image], keys: Sequence[str], count: int, seed: int) -> list[list[str]]:
         """See `Captioner.caption`."""

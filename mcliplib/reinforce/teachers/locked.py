@@ -119,7 +119,7 @@ class LockedTeacher:
         text: MiniLM | None = None,
         name: str | None = None,
     ) -> None:
-        self.name, self.device = name or f"lit-{variant}", torch.device(device)
+        self.name = name or f"lit-{variant}"
         if not isinstance(heads, Heads):
             path = heads_path(variant) if heads is None else Path(heads)
             heads, about = load_heads(path)
@@ -127,9 +127,9 @@ class LockedTeacher:
                 raise UserError(f"{path}: heads of {made_for}, not of {variant}")
         else:
             about = {}
-        self.heads = heads.eval().to(self.device)
-        self.text = (text or MiniLM()).to(self.device)
-        self.features = LiteFeatures(variant, self.text).to(self.device)
+        self.heads, self.text = heads.eval(), text or MiniLM()
+        self.features = LiteFeatures(variant, self.text)
+        self.to(device)
         self.identity = {
             **self.features.tower.identity(),
             **self.text.identity(),
@@ -138,6 +138,12 @@ class LockedTeacher:
             "kept": str(KEPT),
             **{f"heads_{name}": value for name, value in about.items()},
         }
+
+    def to(self, device: str | torch.device) -> None:
+        """Move to a device."""
+        self.device = torch.device(device)
+        for part in (self.heads, self.text, self.features):
+            part.to(self.device)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:

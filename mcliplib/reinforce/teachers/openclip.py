@@ -37,21 +37,27 @@ class OpenClipTeacher:
             model = open_clip.create_model(name, pretrained or None, device=device)
         except (RuntimeError, OSError) as error:
             raise UserError(f"open_clip:{name}/{pretrained}: {first_line(error)}") from error
-        self.name, self.device = f"{name}/{pretrained}" if pretrained else name, torch.device(device)
+        self.name = f"{name}/{pretrained}" if pretrained else name
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(name)
         settings = open_clip.get_model_preprocess_cfg(model)
         self.image_size = _side(settings["size"])
         self.dim = int(open_clip.get_model_config(name)["embed_dim"])
         self._pixels = PixelConfig(interpolation=settings["interpolation"])
-        self._mean = torch.tensor(settings["mean"], device=self.device).reshape(3, 1, 1)
-        self._std = torch.tensor(settings["std"], device=self.device).reshape(3, 1, 1)
+        self._mean, self._std = (torch.tensor(settings[one]).reshape(3, 1, 1) for one in ("mean", "std"))
+        self.to(device)
         self.identity = {
             "open_clip": open_clip.__version__,
             "model": name,
             "pretrained": pretrained,
             "sha256": weights_sha256(self.model),
         }
+
+    def to(self, device: str | torch.device) -> None:
+        """Move to a device."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
