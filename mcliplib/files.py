@@ -26,27 +26,16 @@ from typing import Any, NamedTuple
 
 from mcliplib.errors import MissingFileError, UserError, WriteError, first_line
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 UNFINISHED = ".unfinished-"  # how the names of half written files and folders begin
 LOCK = ".lock"
-_FREE = "free some space, or name another place"
 _CURES = {
-    errno.ENOSPC: _FREE,
-    errno.EDQUOT: _FREE,
+    errno.ENOSPC: "free some space, or name another place",
     errno.EFBIG: "it is larger than the disk or `ulimit -f` allows",
-    errno.EROFS: "name a place that can be written to",
-    errno.EACCES: "change its permissions, or name another place",
-    errno.EPERM: "change its permissions, or name another place",
-    errno.EISDIR: "name a file",
-    errno.ENOTDIR: "a part of its path is a file; name another place",
-    errno.EEXIST: "a part of its path is a file; name another place",
-    errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTSUP: "it is a device or a pipe; name a file",
+    errno.EACCES: "change its permissions, or name another place",
 }
+_CURES |= {errno.EDQUOT: _CURES[errno.ENOSPC], errno.EPERM: _CURES[errno.EACCES]}
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _numbers = itertools.count()
 MOST_JSON = 1 << 28
 MOST_YAML = 1 << 18
@@ -67,7 +56,7 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         if (number := _errno(error, path)) is None:
             raise
-        cure = _CURES.get(number, "cure it and try again")
+        cure = _CURES.get(number, "name another place")
         raise WriteError(f"{path}: cannot be written ({os.strerror(number)}); {cure}") from error
 
 
@@ -87,10 +76,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     with writing(path):
-        _check_place(path)
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(mode := path.stat().st_mode):
+                raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTSUP, "", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, path.name)
-        temporary = path.with_name(f"{UNFINISHED}{_host()}-{os.getpid()}-{next(_numbers)}-{_short(path.name)}")
+        temporary = path.with_name(f"{UNFINISHED}{_HOST}-{os.getpid()}-{next(_numbers)}-{_short(path.name)}")
         try:
             temporary.touch()  # a place that cannot be written to is found before the work
             yield temporary
@@ -292,69 +283,59 @@ def fitted(value: Any, kind: Any, where: str) -> Any:
         UserError: names the field, and what it must be.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    fault = UserError(f"{where}: must be {_named(kind)}, got {reprlib.repr(value)}")
-    if kind is Any:
-        return value
+    right, number = False, isinstance(value, int | float) and not isinstance(value, bool)
     if origin is typing.NotRequired:
         return fitted(value, inner[0], where)
     if origin is typing.Annotated:
-        value = fitted(value, inner[0], where)
-        if not inner[1].least <= (len(value) if isinstance(value, Sized) else value) <= inner[1].most:
-            raise UserError(f"{where}: must be from {inner[1].least} to {inner[1].most}, got {reprlib.repr(value)}")
+        value, (least, most) = fitted(value, inner[0], where), inner[1]
+        if not least <= (len(value) if isinstance(value, Sized) else value) <= most:
+            raise UserError(f"{where}: must be from {least} to {most}, got {reprlib.repr(value)}")
         return value
     if origin in (typing.Union, types.UnionType):
         for one in inner:
             with contextlib.suppress(UserError):
                 return fitted(value, one, where)
-        raise fault
-    if origin in (list, tuple):
-        if not isinstance(value, list | tuple):
-            raise fault
-        fixed = origin is tuple and inner[-1] is not ...
-        if fixed and len(inner) != len(value):
-            raise fault
-        kinds = inner if fixed else (inner[0],) * len(value)
-        return origin(fitted(one, of, f"{where}[{at}]") for at, (one, of) in enumerate(zip(value, kinds, strict=True)))
-    if origin is dict:
-        if not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
-            raise fault
-        return {name: fitted(one, inner[1], f"{where}: {reprlib.repr(name)}") for name, one in value.items()}
-    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
-        return _fitted_object(value, kind, where)
-    if origin is typing.Literal:
-        right = value in inner and type(value) in map(type, inner)
-    elif kind in (int, float):
-        right = type(value) is int and abs(value) < 1 << 63 if kind is int else _is_number(value)
-    else:
-        right = isinstance(value, kind or type(None))
+    elif origin in (list, tuple):
+        if isinstance(value, list | tuple):
+            kinds = inner[:1] * len(value) if origin is list or inner[-1] is ... else inner
+            if len(kinds) == len(value):
+                return origin(fitted(one, kinds[at], f"{where}[{at}]") for at, one in enumerate(value))
+    elif origin is dict or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            return _fitted_object(value, kind, where)
+    elif origin is typing.Literal:
+        right = any(value == one and type(value) is type(one) for one in inner)
+    elif kind is float and number and abs(value) < 1e308:
+        return float(value)
+    elif kind is int:
+        right = number and isinstance(value, int) and abs(value) < 1 << 63
+    elif kind is not float:
+        right = kind is Any or isinstance(value, kind or type(None))
     if not right:
-        raise fault
-    return float(value) if kind is float else value
+        named = getattr(kind, "__name__", str(kind)) if not inner else str(kind).replace("typing.", "")
+        objects = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
+        raise UserError(f"{where}: must be {'names with values' if objects else named}, got {reprlib.repr(value)}")
+    return value
 
 
-def _fitted_object(value: Any, kind: Any, where: str) -> Any:
-    if not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
-        raise UserError(f"{where}: must be names with values, got {reprlib.repr(value)}")
-    hints = typing.get_type_hints(kind, include_extras=True)
-    if typing.is_typeddict(kind):
-        missing, unknown = sorted(kind.__required_keys__ - set(value)), []
+def _fitted_object(value: dict[str, Any], kind: Any, where: str) -> Any:
+    if typing.get_origin(kind) is dict:
+        of = typing.get_args(kind)[1]
+        return {name: fitted(one, of, f"{where}: {reprlib.repr(name)}") for name, one in value.items()}
+    hints, open_ended = typing.get_type_hints(kind, include_extras=True), typing.is_typeddict(kind)
+    if open_ended:
+        needed = kind.__required_keys__
     else:
         fields = dataclasses.fields(kind)
         needed = {one.name for one in fields if one.default is one.default_factory is dataclasses.MISSING}
-        missing, unknown = sorted(needed - set(value)), sorted(set(value) - set(hints))
-    for what, names in (("lacks", missing), ("has unknown", unknown)):
+    for what, names in (
+        ("lacks", needed - set(value)),
+        ("has unknown", set() if open_ended else set(value) - set(hints)),
+    ):
         if names:
-            raise UserError(f"{where}: {what} {', '.join(name[:80] for name in names[:5])}")
+            raise UserError(f"{where}: {what} {', '.join(name[:80] for name in sorted(names)[:5])}")
     known = {name: fitted(one, hints[name], f"{where}: {name}") for name, one in value.items() if name in hints}
-    return {**value, **known} if typing.is_typeddict(kind) else kind(**known)
-
-
-def _named(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308
+    return {**value, **known} if open_ended else kind(**known)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -373,24 +354,16 @@ def _finite(text: str) -> float:
 
 def _lock(descriptor: int, folder: Path) -> None:
     try:
-        if fcntl is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        import fcntl
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
         raise UserError(f"{folder}: another run writes here ({owner}); wait for it, or name another folder") from None
-    except OSError as error:
-        warnings.warn(f"{folder}: cannot be locked ({error.strerror}); let one run at a time write here", stacklevel=4)
-
-
-def _check_place(path: Path) -> None:
-    """Raises an OSError where a file of this name could not be put."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTSUP, "", str(path))
+    except (ImportError, OSError) as error:  # Windows has no such locks
+        warnings.warn(
+            f"{folder}: cannot be locked ({first_line(error)}); let one run at a time write here", stacklevel=4
+        )
 
 
 def _errno(error: BaseException | None, path: Path) -> int | None:
@@ -406,10 +379,6 @@ def _errno(error: BaseException | None, path: Path) -> int | None:
     return None
 
 
-def _host() -> str:
-    return f"{zlib.crc32(platform.node().encode()):08x}"
-
-
 def _short(name: str) -> str:
     """The end of a name, so that what is put before it does not make it too long."""
     return name[-40:]
@@ -420,8 +389,7 @@ def _sweep(folder: Path, name: str | None) -> None:
     import psutil
 
     for path in folder.glob(f"{UNFINISHED}*{'' if name is None else '-' + glob.escape(_short(name))}"):
-        if found := re.match(rf"{UNFINISHED}([0-9a-f]{{8}})-(\d+)-\d+-", path.name):
-            dead = not psutil.pid_exists(int(found[2])) if found[1] == _host() else name is None
-            if dead:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        found = re.match(rf"{UNFINISHED}([0-9a-f]{{8}})-(\d+)-\d+-", path.name)
+        if found and (not psutil.pid_exists(int(found[2])) if found[1] == _HOST else name is None):
+            with contextlib.suppress(OSError):
+                path.unlink()
