@@ -1,0 +1,65 @@
+"""`mcliplib benchmark memory`: peak memory on sets of real sizes."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplib.cli.common import check_at_least
+
+
+def register(actions: Any) -> None:
+    """Add the action."""
+    parser = actions.add_parser("memory", help="MB at the peak: from phones' photographs to a model; a long stream")
+    parser.add_argument("what", choices=["photos", "stream"])
+    parser.add_argument("--photos", type=int, default=1000, help="of 12 to 49 megapixels (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, help="that training sees (default: 2 of each photo; a stream of 200,000)"
+    )
+    parser.add_argument("--folder", type=Path, help="where gigabytes may be written (default: a temporary folder)")
+    parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and record if wanted."""
+    if args.samples is None:
+        args.samples = 2 * args.photos if args.what == "photos" else 200_000
+    check_at_least(args, photos=10, samples=10)
+    return measure_and_record(args, _measured, _record)
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    from mcliplab.benchmarks.memory import measure_photos, measure_reduction, measure_stream
+    from mcliplib.checkpoints import load_model
+    from mcliplib.data.registry import data_root
+    from mcliplib.evaluate import ModelEncoder
+
+    with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
+        folder = Path(name)
+        if args.what == "stream":
+            return measure_stream(folder, args.samples, say_on_stderr)
+        values = measure_photos(folder, args.photos, args.samples, say_on_stderr)
+        student = load_model(data_root() / "student")
+        cosines = measure_reduction(folder / "photos", ModelEncoder(student)).cosines
+        mean = sum(cosines) / len(cosines)
+        values["reduced"] = {"pictures": len(cosines), "least_cosine": min(cosines), "mean_cosine": mean}
+        say_on_stderr(f"decoded reduced, {len(cosines)} pictures' features keep a cosine of {min(cosines):.4f} or more")
+        return values
+
+
+def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
+    from mcliplib import results
+
+    photos = f" --photos {args.photos}" if args.what == "photos" else ""
+    flags = f"{args.what}{photos} --samples {args.samples} --record {args.record}"
+    return results.record(
+        args.record,
+        values,
+        unit="MB at the peak, resident",
+        n=args.photos if args.what == "photos" else args.samples,
+        seeds=[0],
+        command=f"mcliplib benchmark memory {flags}",
+        seconds=seconds,
+    )

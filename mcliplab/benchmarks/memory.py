@@ -1,0 +1,208 @@
+"""Peak memory of the real commands on sets of real sizes: photographs of phones, and a long stream of small pictures.
+
+The pictures are made, the programs are not: each command runs in a process of its own, whose resident set the operating
+system tells.
+"""
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from mcliplib import images
+from mcliplib.data import Sample, load_samples, write_shard
+from mcliplib.errors import UserError
+from mcliplib.evaluate import Encoder
+from mcliplib.images import read_picture
+from mcliplib.train.metrics import METRICS_FILE, read_metrics
+
+_PHONES = ((4032, 3024), (4000, 3000), (5712, 4284), (6000, 4500), (8064, 6048))  # 12, 12, 24, 27 and 49 megapixels
+_ORIENTATIONS = (1, 6, 8, 3)
+_EVERY = 0.5  # seconds between two looks at a process
+_PER_SHARD = 2000
+
+
+class Ran(NamedTuple):
+    """A command that has ended well."""
+
+    seconds: float
+    peak_mb: float  # resident, of the process and its children, at their largest
+    curve: list[tuple[float, float]]  # seconds and resident MB
+
+
+def run_command(arguments: Sequence[str]) -> Ran:
+    """Run `mcliplib` with these arguments.
+
+    Raises:
+        UserError: it failed; with the end of what it said.
+    """
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcliplib", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    seen, curve = psutil.Process(process.pid), list[tuple[float, float]]()
+    assert process.stderr is not None
+    while process.poll() is None:
+        curve.append((time.perf_counter() - begun, _resident(seen)))
+        time.sleep(_EVERY)
+    said = process.stderr.read()
+    if process.returncode:
+        raise UserError(f"mcliplib {' '.join(arguments)}: ended with {process.returncode}: {said[-500:]}")
+    return Ran(time.perf_counter() - begun, max(size for _, size in curve), curve)
+
+
+def _resident(process: psutil.Process) -> float:
+    total = 0
+    try:
+        for one in (process, *process.children(recursive=True)):
+            total += one.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total / 1e6
+
+
+def make_photos(folder: Path, count: int, say: Callable[[str], None]) -> None:
+    """Photographs as phones store them, of 12 to 49 megapixels, some turned; with a list of captions."""
+    stored = [one for one in load_samples("train") if one.meta.get("style") != "emoji"]
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["image,caption"]
+    for number in range(count):
+        sample = stored[number % len(stored)]
+        size, orientation = _PHONES[number % len(_PHONES)], _ORIENTATIONS[number % len(_ORIENTATIONS)]
+        (folder / f"{number:05d}.jpg").write_bytes(_photo(sample, size, orientation, number))
+        lines.append(f'{number:05d}.jpg,"{sample.caption}"')
+        if number % 100 == 99:
+            say(f"{number + 1} photographs made")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _photo(sample: Sample, size: tuple[int, int], orientation: int, seed: int) -> bytes:
+    """The picture at a camera's size, with grain, so that its bytes are as many as a camera's."""
+    image = sample.image.resize(size, Image.Resampling.BICUBIC)
+    tile = np.random.default_rng(seed).integers(-9, 10, (512, 512, 1), dtype=np.int16)
+    pixels = np.asarray(image)
+    for top in range(0, size[1], 512):
+        for left in range(0, size[0], 512):
+            part = pixels[top : top + 512, left : left + 512]
+            grain = tile[: part.shape[0], : part.shape[1]]
+            image.paste(Image.fromarray(np.clip(part.astype(np.int16) + grain, 0, 255).astype(np.uint8)), (left, top))
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    image.save(buffer, "JPEG", quality=80, exif=exif)
+    return buffer.getvalue()
+
+
+def measure_photos(folder: Path, count: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """From a folder of photographs to a trained model.
+
+    Args:
+        folder: for the photographs, the set and the run.
+        count: photographs.
+        samples: that training sees.
+        say: told of progress.
+    """
+    make_photos(folder / "photos", count, say)
+    size = sum(path.stat().st_size for path in (folder / "photos").glob("*.jpg"))
+    reinforce = (
+        f"reinforce --input {folder}/photos --output {folder}/set --captions 0 --augmentations 2 --shard-size 100"
+    )
+    train = (
+        f"train --data {folder}/set --output {folder}/run --reinforced --preset mobileclip_pico --stream --shuffle 200 "
+        f"--samples {samples} --batch-size {min(64, count)}"
+    )
+    values: dict[str, Any] = {"photographs": count, "bytes": size}
+    for stage, command in (("reinforce", reinforce), ("train", train)):
+        say(f"{stage} ...")
+        ran = run_command(command.split())
+        values[stage] = {"seconds": ran.seconds, "peak_mb": ran.peak_mb}
+        say(f"{stage}: {ran.seconds:.0f} s, at most {ran.peak_mb:,.0f} MB")
+    return values
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How much a picture's features change where it is decoded at a fraction of its size.
+
+    Attributes:
+        cosines: between the features of the whole and of the reduced picture.
+    """
+
+    cosines: list[float]
+
+
+def measure_reduction(folder: Path, encoder: Encoder) -> Reduction:
+    """Compare the features of the large photographs in a folder, decoded whole and within the memory bound."""
+    cosines = []
+    bound = images.WHOLE_PIXELS
+    for path in sorted(folder.glob("*.jpg")):
+        reduced = read_picture(path)
+        if reduced.image.size == reduced.size:
+            continue
+        try:
+            images.WHOLE_PIXELS = reduced.size[0] * reduced.size[1]
+            whole = read_picture(path)
+        finally:
+            images.WHOLE_PIXELS = bound
+        one, other = encoder.encode_images([whole.image, reduced.image])
+        cosines.append(float(torch.dot(one, other)))
+    return Reduction(cosines)
+
+
+def make_stream_set(folder: Path, count: int, say: Callable[[str], None]) -> None:
+    """Shards of many small pictures, each with a number's words for a caption."""
+    rng = np.random.default_rng(0)
+    for first in range(0, count, _PER_SHARD):
+        numbers = range(first, min(first + _PER_SHARD, count))
+        write_shard(folder / f"{first // _PER_SHARD:06d}.tar", [_small(number, rng) for number in numbers])
+    say(f"{count:,} small pictures made")
+
+
+def _small(number: int, rng: np.random.Generator) -> tuple[str, dict[str, bytes]]:
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((40, 40)).save(buffer, "JPEG")
+    return f"n{number:07d}", {"jpg": buffer.getvalue(), "txt": f"picture {number % 1000} of {number // 1000}".encode()}
+
+
+def measure_stream(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """One pass of plain training over a set made for it, and the memory that it takes meanwhile.
+
+    Args:
+        folder: for the set and the run.
+        count: samples in the set, all seen once.
+        say: told of progress.
+
+    Returns:
+        The curve as [samples seen, resident MB], and its growth in MB from the first tenth of the run to the last.
+    """
+    make_stream_set(folder / "shards", count, say)
+    train = (
+        f"train --data {folder}/shards --output {folder}/run --stream --shuffle 2000 --preset mobileclip_pico "
+        f"--image-size 32 --context-length 16 --dtype float32 --samples {count} --batch-size 256 --save-every 100"
+    )
+    ran = run_command(train.split())
+    lines = read_metrics(folder / "run" / METRICS_FILE)
+    training = lines[-1]["seconds"]
+    begun = ran.seconds - training  # imports and the model come first
+    curve = [(count * (at - begun) / training, size) for at, size in ran.curve if at > begun]
+    tenth = max(1, len(curve) // 10)
+    early, late = (float(np.median([size for _, size in part])) for part in (curve[tenth : 2 * tenth], curve[-tenth:]))
+    say(f"{early:,.0f} MB after a tenth of {count:,} samples, {late:,.0f} MB at the end")
+    thin = curve[:: max(1, len(curve) // 100)]
+    return {
+        "samples": count,
+        "seconds": ran.seconds,
+        "samples_per_second": count / training,
+        "peak_mb": ran.peak_mb,
+        "early_mb": early,
+        "late_mb": late,
+        "curve": [[round(seen), round(size, 1)] for seen, size in thin],
+    }
