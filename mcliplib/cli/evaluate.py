@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcliplib.errors import UserError
+from mcliplib.files import check_replaceable, write_text
 from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from mcliplib.evaluate import ModelEncoder, evaluate_suite
     from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
 
-    if args.output is not None and not args.output.parent.is_dir():
-        raise UserError(f"{args.output.parent}: no such folder for --output")
-    if args.output is not None and args.output.is_dir():
-        raise UserError(f"{args.output}: is a folder; name a file for --output")
+    if args.output is not None:
+        check_replaceable(args.output)
     model = load_model(args.model)
     if args.data is None:
         scores = evaluate_suite(model, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         scores = {f"{args.data}/retrieval": metrics(caption_retrieval(ModelEncoder(model), samples))}
     print(table(scores))
     if args.output is not None:
-        args.output.write_text(json.dumps(score_values(scores), indent=2) + "\n")
+        write_text(args.output, json.dumps(score_values(scores), indent=2) + "\n")
         print(f"written to {args.output}")
     return 0
 

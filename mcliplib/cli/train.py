@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplib.cli.common import workshop
-from mcliplib.results import check_name
+from mcliplib.results import check_writable
 from mcliplib.train.settings import TrainSettings, load_settings, settings_from
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(TrainSettings)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.record:  # before hours are spent on what could not be written
-        check_name(args.record)
+        check_writable(args.record)
         record = workshop("mcliplab.experiments.record")
     settings = load_settings(args.config, **given) if args.config else settings_from(given, "command line")
     with processes():  # of torchrun, if it started this; the first one speaks

@@ -7,9 +7,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-
-from mcliplib.errors import MissingFileError, UserError, first_line
+from mcliplib.errors import UserError
+from mcliplib.files import read_yaml
 from mcliplib.images import MAX_PIXELS
 from mcliplib.precision import DType
 from mcliplib.presets import get_config
@@ -167,14 +166,7 @@ def load_settings(path: str | Path, **overrides: Any) -> TrainSettings:
         UserError: no such file, not YAML, or a field that does not exist.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: cannot be read ({error.strerror})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({first_line(error)})") from error
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold `field: value` lines")
     return settings_from({**values, **overrides}, source=str(path))
