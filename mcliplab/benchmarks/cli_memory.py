@@ -15,7 +15,7 @@ def register(actions: Any) -> None:
     parser.add_argument("what", choices=["photos", "stream"])
     parser.add_argument("--photos", type=int, default=1000, help="of 12 to 49 megapixels (default: %(default)s)")
     parser.add_argument(
-        "--samples", type=int, help="that training sees (default: 2 of each photo; a stream of 200,000)"
+        "--samples", type=int, help="that training sees (default: each photo once; a stream of 200,000)"
     )
     parser.add_argument("--folder", type=Path, help="where gigabytes may be written (default: a temporary folder)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
@@ -25,7 +25,7 @@ def register(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and record if wanted."""
     if args.samples is None:
-        args.samples = 2 * args.photos if args.what == "photos" else 200_000
+        args.samples = args.photos if args.what == "photos" else 200_000
     check_at_least(args, photos=10, samples=10)
     return measure_and_record(args, _measured, _record)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from mcliplib import images
 from mcliplib.data import Sample, load_samples, write_shard
@@ -27,6 +27,7 @@ from mcliplib.train.metrics import METRICS_FILE, read_metrics
 
 _PHONES = ((4032, 3024), (4000, 3000), (5712, 4284), (6000, 4500), (8064, 6048))  # 12, 12, 24, 27 and 49 megapixels
 _ORIENTATIONS = (1, 6, 8, 3)
+_ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # tags of EXIF
 _EVERY = 0.5  # seconds between two looks at a process
 _PER_SHARD = 2000
 
@@ -71,34 +72,41 @@ def _resident(process: psutil.Process) -> float:
 
 
 def make_photos(folder: Path, count: int, say: Callable[[str], None]) -> None:
-    """Photographs as phones store them, of 12 to 49 megapixels, some turned; with a list of captions."""
-    stored = [one for one in load_samples("train") if one.meta.get("style") != "emoji"]
+    """Photographs as phones store them, of 12 to 49 megapixels, some turned; with a list of captions.
+
+    A tenth of them are made; the others are their copies with another orientation and number in the EXIF data, which
+    are as much work to read.
+    """
+    stored = load_samples("train")
     folder.mkdir(parents=True, exist_ok=True)
+    different = max(1, count // 10)
     lines = ["image,caption"]
-    for number in range(count):
-        sample = stored[number % len(stored)]
-        size, orientation = _PHONES[number % len(_PHONES)], _ORIENTATIONS[number % len(_ORIENTATIONS)]
-        (folder / f"{number:05d}.jpg").write_bytes(_photo(sample, size, orientation, number))
-        lines.append(f'{number:05d}.jpg,"{sample.caption}"')
-        if number % 100 == 99:
-            say(f"{number + 1} photographs made")
+    for number in range(different):
+        sample = stored[number * len(stored) // different]
+        image = _photo(sample, _PHONES[number % len(_PHONES)], number)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80, exif=_exif(0))
+        for copy in range(number, count, different):
+            payload = buffer.getvalue().replace(_exif(0), _exif(copy), 1)
+            (folder / f"{copy:05d}.jpg").write_bytes(payload)
+            lines.append(f'{copy:05d}.jpg,"{sample.caption}"')
+        say(f"{number + 1} of {different} photographs made")
     (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _photo(sample: Sample, size: tuple[int, int], orientation: int, seed: int) -> bytes:
+def _exif(number: int) -> bytes:
+    """An orientation and a number."""
+    exif = Image.Exif()
+    exif[_ORIENTATION] = _ORIENTATIONS[number % len(_ORIENTATIONS)]
+    exif[_SOFTWARE] = f"{number:08d}"
+    return exif.tobytes()
+
+
+def _photo(sample: Sample, size: tuple[int, int], seed: int) -> Image.Image:
     """The picture at a camera's size, with grain, so that its bytes are as many as a camera's."""
     image = sample.image.resize(size, Image.Resampling.BICUBIC)
-    tile = np.random.default_rng(seed).integers(-9, 10, (512, 512, 1), dtype=np.int16)
-    pixels = np.asarray(image)
-    for top in range(0, size[1], 512):
-        for left in range(0, size[0], 512):
-            part = pixels[top : top + 512, left : left + 512]
-            grain = tile[: part.shape[0], : part.shape[1]]
-            image.paste(Image.fromarray(np.clip(part.astype(np.int16) + grain, 0, 255).astype(np.uint8)), (left, top))
-    exif, buffer = Image.Exif(), io.BytesIO()
-    exif[0x0112] = orientation
-    image.save(buffer, "JPEG", quality=80, exif=exif)
-    return buffer.getvalue()
+    grain = Image.effect_noise((size[0] // 2, size[1] // 2), 30 + seed % 8).resize(size, Image.Resampling.NEAREST)
+    return ImageChops.overlay(image, Image.merge("RGB", [grain] * 3))
 
 
 def measure_photos(folder: Path, count: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:

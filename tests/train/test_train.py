@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mcliplib
-from mcliplib import UserError
+from mcliplib import UserError, files
 from mcliplib.data import Sample
 from mcliplib.optimization import warmup_cosine
 from mcliplib.train import TrainSettings, load_settings, train
@@ -214,7 +214,7 @@ def test_wrong_settings_are_named(tmp_path, text, message):
 
 
 def test_missing_settings_file(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no such file"):
         load_settings(tmp_path / "gone.yaml")
 
 
@@ -222,3 +222,11 @@ def test_null_is_only_for_optional_settings():
     assert settings_from({"image_size": None}).image_size is None
     with pytest.raises(UserError, match="samples must be int, got None"):
         settings_from({"samples": None})
+
+
+def test_a_second_run_in_the_same_folder_is_refused(samples, tmp_path):
+    """Both would end with success, with one model and their metrics mixed."""
+    with files.locked(tmp_path), pytest.raises(UserError, match="another run writes here"):
+        train(TINY, tmp_path, samples=samples)
+    train(TINY, tmp_path, samples=samples)
+    assert not (tmp_path / files.LOCK).exists()
