@@ -22,8 +22,9 @@ def register(actions: Any) -> None:
     parser.add_argument("--only", metavar="TEXT", help="only cases that have this in their name")
     parser.add_argument("--moments", type=int, default=3, help="of kill -9, for each command (default: %(default)s)")
     parser.add_argument(
-        "--again", metavar="NAME", help="only what has failed or is missing in this record; the rest is taken from it"
+        "--known", nargs="+", default=[], metavar="NAME", help="take these records' cases, and try only the others"
     )
+    parser.add_argument("--again", action="store_true", help="with --known: also what has failed in them")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     parser.set_defaults(run=run)
 
@@ -57,16 +58,18 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     if not wanted:
         raise UserError(f"no case has {args.only!r} in its name")
     rows: dict[str, dict[str, dict[str, Any]]] = {case.kind: {} for case in wanted}
-    if args.again:
+    for name in args.known:
+        recorded = _recorded(name)
         for case in wanted:
-            row = _recorded(args.again).get(case.kind, {}).get(case.slug)
-            if row and row["verdict"] == case.expected:
+            row = recorded.get(case.kind, {}).get(case.slug)
+            if row and not (args.again and row["verdict"] == "failed"):
                 rows[case.kind][case.slug] = row
-        wanted = [case for case in wanted if case.slug not in rows[case.kind]]
+    wanted = [case for case in wanted if case.slug not in rows[case.kind]]
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as name, bad_server() as server:
         folder = Path(name)
-        say_on_stderr("making good pictures, shards and a model to spoil ...")
-        make_kit(folder / "kit")
+        if wanted:
+            say_on_stderr("making good pictures, shards and a model to spoil ...")
+            make_kit(folder / "kit")
         tried = robustness.try_cases(wanted, folder, folder / "kit", server)
         for number, (case, outcome) in enumerate(tried, 1):
             rows[case.kind][case.slug] = robustness.row_of(case, outcome)
@@ -101,5 +104,5 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         n=values["kinds"]["all"]["tried"],
         seeds=[_SEED],
         command=" ".join(command),
-        seconds=seconds,
+        seconds=sum(row["seconds"] for cases in values["cases"].values() for row in cases.values()),
     )

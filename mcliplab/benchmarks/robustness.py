@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 import psutil
 
 from mcliplib.files import UNFINISHED
+from mcliplib.results import RESULTS
 
 Verdict = Literal["survived", "named", "failed"]
 PROGRAM = (sys.executable, "-m", "mcliplib")
@@ -277,7 +278,8 @@ def plain(text: str, place: Place) -> str:
     """The text without what is of this run alone: temporary paths, ports, processes, the machine's name."""
     for found, short in ((place.folder, "CASE"), (place.kit, "KIT"), (place.server or "\0", "http://SERVER")):
         text = text.replace(str(found), short)
-    text = re.sub(r"process \d+", "process N", text.replace(platform.node() or "\0", "HOST"))
+    text = text.replace(f"{RESULTS.parent.parent}/", "").replace(platform.node() or "\0", "HOST")
+    text = re.sub(rf"{re.escape(UNFINISHED)}[0-9a-f]+-\d+-\d+-", UNFINISHED, re.sub(r"process \d+", "process N", text))
     text = "".join(one if one.isprintable() else " " for one in text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
