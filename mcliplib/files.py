@@ -61,6 +61,20 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def blaming(what: str, cure: str = "", kinds: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
+    """An error of these kinds in the block becomes a UserError: `WHAT (why)CURE`; a UserError stays itself.
+
+    For what reads files from anywhere: libraries raise nearly anything on damaged ones.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        raise UserError(f"{what} ({getattr(error, 'strerror', None) or first_line(error)}){cure}") from error
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; when the block ends it takes that name, in one step.
 
@@ -179,12 +193,11 @@ def check_regular(path: Path, most: int = 1 << 62) -> Path:
         MissingFileError: nothing is there.
         UserError: it is a folder, a device or a pipe, too large, or out of reach.
     """
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)[:200]!r}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    with blaming(f"{str(path)[:200]!r}: cannot be read", kinds=(OSError, ValueError)):
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingFileError(f"{path}: no such file") from None
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path}: is a {'folder' if stat.S_ISDIR(found.st_mode) else 'device or a pipe'}, not a file")
     if found.st_size > most:
@@ -198,13 +211,8 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
         UserError: see `check_regular`.
     """
-    try:
-        with check_regular(path, most).open("rb") as file:
-            content = file.read(most + 1)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    with blaming(f"{path}: cannot be read"), check_regular(path, most).open("rb") as file:
+        content = file.read(most + 1)
     if len(content) > most:  # files of the kernel say that they are empty
         raise UserError(f"{path}: has more than the {most:,} bytes that are read")
     return content
@@ -361,9 +369,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         owner = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
         raise UserError(f"{folder}: another run writes here ({owner}); wait for it, or name another folder") from None
     except (ImportError, OSError) as error:  # Windows has no such locks
-        warnings.warn(
-            f"{folder}: cannot be locked ({first_line(error)}); let one run at a time write here", stacklevel=4
-        )
+        warnings.warn(f"{folder}: cannot be locked ({first_line(error)}); write here with one run only", stacklevel=4)
 
 
 def _errno(error: BaseException | None, path: Path) -> int | None:

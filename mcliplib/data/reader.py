@@ -3,6 +3,7 @@
 Bad samples are skipped and counted by reason; too many of them are an error.
 """
 
+import contextlib
 import os
 import re
 import tarfile
@@ -114,8 +115,7 @@ def raw_samples(path: str, broken: dict[str, str], *, name: str | None = None) -
     Raises:
         UserError: the file is no tar archive.
     """
-    stream = WatchedStream(path)
-    try:
+    with contextlib.closing(WatchedStream(path)) as stream:
         key, members = "", Members()
         for file_name, content, fault in _files(stream, name or path, broken):
             folder, slash, plain = file_name.rpartition("/")
@@ -131,8 +131,6 @@ def raw_samples(path: str, broken: dict[str, str], *, name: str | None = None) -
             members.fault = members.fault or fault
         if members:
             yield from _split(key, members)
-    finally:
-        stream.close()
 
 
 def _split(key: str, members: Members) -> Iterator[tuple[str, Members]]:
@@ -183,10 +181,6 @@ def image_extension(members: Mapping[str, Any]) -> str | None:
     return next((one for one in IMAGE_EXTENSIONS if one in members), None)
 
 
-class _BadSampleError(Exception):
-    """Why one sample is left out; the text is the reason in the report."""
-
-
 def read_shards(
     paths: Paths,
     *,
@@ -207,10 +201,18 @@ def read_shards(
     Raises:
         UserError: a shard does not exist or is no tar archive, or more than ``max_skipped`` was skipped.
     """
-    shards = existing(paths, cure="run `mcliplib data build` to make the data sets")
     own = ReadReport() if report is None else report
-    for shard in shards:
-        yield from _read_shard(shard, own, max_skipped, max_pixels, side)
+    for shard in existing(paths, cure="run `mcliplib data build` to make the data sets"):
+        broken: dict[str, str] = {}
+        for key, members in raw_samples(shard, broken):
+            sample = _to_sample(key, members, max_pixels, side)
+            if isinstance(sample, str):
+                if not (broken and sample.startswith("missing")):  # else the one that the shard breaks off in
+                    own.skip(Skip(shard, key, sample), max_skipped)
+                continue
+            own.read += 1
+            yield sample
+        own.broken_shards.update(broken)
     own.check_share(max_skipped)
     if report is None and (own.skipped or own.broken_shards):
         warnings.warn(str(own), stacklevel=2)
@@ -229,44 +231,21 @@ def existing(paths: Paths, *, cure: str) -> list[str]:
     return shards
 
 
-def _read_shard(
-    shard: str, report: ReadReport, max_skipped: float, max_pixels: int, side: int | None
-) -> Iterator[Sample]:
-    broken: dict[str, str] = {}
-    for key, members in raw_samples(shard, broken):
-        try:
-            sample = _to_sample(key, members, max_pixels, side)
-        except _BadSampleError as bad:
-            if broken and str(bad).startswith("missing"):
-                continue  # the sample the shard breaks off in: counted once, as the broken shard
-            report.skip(Skip(shard, key, str(bad)), max_skipped)
-            continue
-        report.read += 1
-        yield sample
-    report.broken_shards.update(broken)
-
-
-def _to_sample(key: str, raw: Members, max_pixels: int, side: int | None) -> Sample:
-    if raw.fault:
-        raise _BadSampleError(raw.fault)
+def _to_sample(key: str, raw: Members, max_pixels: int, side: int | None) -> Sample | str:
+    """The sample, or why there is none."""
     extension = image_extension(raw)
-    if extension is None:
-        raise _BadSampleError("missing image")
     caption = raw.get("txt", b"").decode("utf-8", errors="replace").strip()
-    if not caption:
-        raise _BadSampleError("missing caption")
+    if raw.fault or extension is None or not caption:
+        return raw.fault or ("missing caption" if extension else "missing image")
     try:
         meta = read_json(raw.get("json", b"{}"), most=MAX_TEXT)
-    except ValueError as error:
-        raise _BadSampleError("bad metadata") from error
-    if not isinstance(meta, dict):
-        raise _BadSampleError("bad metadata")
+        if not isinstance(meta, dict):
+            return "bad metadata"
+        image = read_picture(raw[extension], max_pixels=max_pixels, side=side).image
+    except UserError as error:
+        return error.reason if isinstance(error, PictureError) else "bad metadata"
     if "keywords" in meta:
         meta["keywords"] = words_of(meta["keywords"])
-    try:
-        image = read_picture(raw[extension], max_pixels=max_pixels, side=side).image
-    except PictureError as error:
-        raise _BadSampleError(error.reason) from error
     return Sample(key=key, image=image, caption=caption, meta=meta)
 
 

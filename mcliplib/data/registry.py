@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from mcliplib.data.reader import ReadReport, read_shards
 from mcliplib.data.sample import Sample
-from mcliplib.data.shards import expand_braces
+from mcliplib.data.shards import TAR_SUFFIXES, expand_braces
 from mcliplib.errors import MissingFileError, UserError
 from mcliplib.files import Range, check_regular, fitted, plain_name, read_json
 from mcliplib.images import MAX_PIXELS
@@ -17,7 +17,6 @@ ROLES = ("train", "eval")
 Card = dict[str, Any]
 Count = Annotated[int, Range(0, 1 << 50)]
 Sha256 = Annotated[str, Range(64, 64)]
-_TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class _Shard(TypedDict):
@@ -103,7 +102,7 @@ def shard_paths(name: str | os.PathLike[str]) -> list[Path]:
         return [path for one in list_datasets(text) for path in shard_paths(one)]
     if "{" in text and not os.path.exists(text):
         return [Path(path) for path in expand_braces(text)]
-    if text.endswith(_TARS):
+    if text.endswith(TAR_SUFFIXES):
         return [Path(text)]
     if os.sep in text or os.path.isdir(text):
         return _shards_in(Path(text))
@@ -149,7 +148,7 @@ def check_shards(
 
 def tars_in(folder: Path) -> list[Path]:
     """The shards in a folder, sorted."""
-    return sorted(path for path in folder.glob("*") if path.name.endswith(_TARS) and path.name[0] != ".")
+    return sorted(path for path in folder.glob("*") if path.name.endswith(TAR_SUFFIXES) and path.name[0] != ".")
 
 
 def _shards_in(folder: Path) -> list[Path]:

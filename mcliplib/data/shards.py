@@ -1,5 +1,6 @@
 """Tar shards at the byte level: written atomically, the same bytes every time; opened so that a break is noticed."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -10,13 +11,14 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
+from typing import Any, BinaryIO, cast
 
 from braceexpand import braceexpand
 
 from mcliplib.errors import UserError
-from mcliplib.files import check_regular, replacing
+from mcliplib.files import blaming, check_regular, replacing
 
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBER = 256 << 20  # bytes of one picture or one file in a shard
 MAX_TEXT = 4 << 20  # bytes of a caption or of the metadata of one sample
 MAX_HEADERS = 8 << 20  # bytes that say something about a file in a shard
@@ -25,11 +27,6 @@ _MOST_NAMES = 200_000  # of shards; the largest public sets have 70,000
 _LONGEST_KEY = 88  # bytes; a tar's name has 100, and the longest extension is `.paug.json`
 _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
-
-
-@runtime_checkable
-class _Writable(Protocol):
-    def write(self, content: bytes, /) -> int: ...
 
 
 def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> Path:
@@ -47,16 +44,14 @@ def write_shard(path: str | os.PathLike[str], samples: Iterable[tuple[str, Mappi
     """
     target = Path(path)
     with replacing(target) as temporary, temporary.open("wb") as raw:
-        if target.suffix == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as packed:
-                _write_tar(packed, samples)
-        else:
-            _write_tar(raw, samples)
+        packed = gzip.GzipFile("", "wb", 9, raw, mtime=0) if target.suffix == ".gz" else contextlib.nullcontext(raw)
+        with packed as stream:
+            _write_tar(stream, samples)
     return target
 
 
-def _write_tar(stream: _Writable, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
-    with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.USTAR_FORMAT) as archive:
+def _write_tar(stream: Any, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
         for key, members in samples:
             if "." in key or "/" in key:
                 raise ValueError(f"sample key {key!r} must not hold a dot or a slash")
@@ -84,12 +79,10 @@ def expand_braces(name: str) -> list[str]:
         UserError: its braces do not pair, or it stands for more than can be shards.
     """
     found: list[str] = []
-    try:
+    with blaming(f"{name[:200]}: its braces cannot be read", "; a range is {000000..000009}"):
         ranges = re.findall(r"\{(-?\d+)\.\.(-?\d+)", name)  # judged first: braceexpand holds all numbers in memory
         if all(abs(int(last) - int(first)) < _MOST_NAMES for first, last in ranges):
             found = list(itertools.islice(braceexpand(name), _MOST_NAMES + 1))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name[:200]}: its braces cannot be read; a range is {{000000..000009}}") from error
     if not 1 <= len(found) <= _MOST_NAMES:
         raise UserError(f"{name[:200]}: its braces stand for more than {_MOST_NAMES:,} names")
     return found

@@ -40,11 +40,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mcliplib.data.reader import IMAGE_EXTENSIONS, Members, image_extension, raw_samples
 from mcliplib.data.registry import shard_paths
-from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, expand_braces, safe_key
-from mcliplib.errors import MissingFileError, UserError, first_line
-from mcliplib.files import read_bytes, read_json
+from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, TAR_SUFFIXES, expand_braces, safe_key
+from mcliplib.errors import MissingFileError, UserError
+from mcliplib.files import blaming, read_bytes, read_json
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".token", ".jsonl", ".ndjson")
 Input = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 IMAGE_COLUMNS = ("image", "filename", "file_name", "file", "path", "filepath", "file_path", "image_path", "image_name")
@@ -116,12 +115,8 @@ def find_sources(input: Input, shard_size: int) -> list[Source]:
     names = [input] if isinstance(input, str | os.PathLike) else list(input)
     finder, found = _Finder(shard_size), list[Source]()
     for name in [str(os.fspath(one)) for one in names]:
-        try:
+        with blaming(f"{name}: cannot be read"):  # each protocol's package has errors of its own
             found += finder.named(name)
-        except UserError:
-            raise
-        except Exception as error:  # each protocol's package has errors of its own
-            raise UserError(f"{name}: cannot be read ({first_line(error)})") from error
     if not found:
         raise UserError("the input names no shards and no list")
     return found
@@ -189,10 +184,8 @@ def local_copy(url: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as folder:
         target = str(Path(folder) / "shard")
-        try:
+        with blaming(f"{url}: cannot be fetched", "; start again when it can"):
             fs.get_file(path, target)
-        except Exception as error:  # each protocol's package has errors of its own
-            raise UserError(f"{url}: cannot be fetched ({first_line(error)}); start again when it can") from error
         yield target
 
 
@@ -220,7 +213,7 @@ class _Finder:
         if name.lower().endswith(TAR_SUFFIXES):
             return [TarSource(name)]
         if name.lower().endswith(LIST_SUFFIXES):
-            return self._cut(name, _list_entries(name, fs, path, self.taken))
+            return self._cut(name, _list_entries(name, self.taken))
         raise UserError(f"{name}: a shard ends in {', '.join(TAR_SUFFIXES)}, a list in {', '.join(LIST_SUFFIXES)}")
 
     def _in_folder(self, fs: fsspec.AbstractFileSystem, path: str, name: str) -> list[Source]:
@@ -248,15 +241,15 @@ class _Finder:
             )
         return self.named(_named(fs, lists[0]), braces=False)
 
-    def _beside(self, fs: fsspec.AbstractFileSystem, folder: str, image: str, text: str | None) -> "Entry":
+    def _beside(self, fs: fsspec.AbstractFileSystem, folder: str, image: str, text: str | None) -> RawSample:
         key = _new_key(_key_of(image.removeprefix(folder).lstrip("/")), self.taken)
         try:
             caption = _content(_named(fs, text), MAX_TEXT).decode("utf-8-sig") if text else ""
-        except ValueError:
-            return Entry(key, fault="caption is not UTF-8, or too long")
-        return Entry(key, _named(fs, image), caption)
+        except (ValueError, OSError, _UnusableError):
+            return RawSample(key, fault="caption is not UTF-8, or too long")
+        return RawSample(key, caption=caption, url=_named(fs, image))
 
-    def _cut(self, name: str, entries: Sequence["Entry"]) -> list[Source]:
+    def _cut(self, name: str, entries: Sequence[RawSample]) -> list[Source]:
         starts = range(0, len(entries), self.shard_size)
         return [
             ListSource(f"{_base(name)}[{start}:]", tuple(entries[start : start + self.shard_size])) for start in starts
@@ -304,22 +297,11 @@ def _string(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of a list; `fault` tells why there is no more than the line's number to it."""
-
-    key: str
-    url: str = ""
-    caption: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    fault: str = ""
-
-
-@dataclass(frozen=True)
 class ListSource:
-    """Some consecutive entries of a list."""
+    """Some consecutive entries of a list: samples without an image, whose `url` tells where that is."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RawSample, ...]
 
     def read(self, broken: dict[str, str]) -> Iterator[RawSample]:
         """The entries with their images' bytes; nothing breaks off here."""
@@ -328,17 +310,14 @@ class ListSource:
                 yield from pool.map(_read_entry, self.entries[start : start + _AT_ONCE])
 
 
-def _list_entries(url: str, fs: fsspec.AbstractFileSystem, path: str, taken: Counter[str]) -> list[Entry]:
+def _list_entries(url: str, taken: Counter[str]) -> list[RawSample]:
     """The entries of the list at this path or URL.
 
     Raises:
         UserError: the list is empty, too large, is no text, or does not say which column is which.
     """
     try:
-        content = read_bytes(Path(path), _MAX_LIST) if isinstance(fs, LocalFileSystem) else _content(url, _MAX_LIST)
-        text = content.decode("utf-8-sig")
-    except _UnusableError as error:
-        raise UserError(f"{url}: {error}") from error
+        text = _content(url, _MAX_LIST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text ({error}); save it as UTF-8") from error
     if text[:1000].count("\0") > len(text[:1000]) / 4:
@@ -379,11 +358,10 @@ def _folder_of(rows: Rows, url: str) -> str:
 def _may_exist(url: str) -> bool:
     if url.startswith(_WEB):
         return True
-    try:
+    with contextlib.suppress(Exception):  # each protocol's package has errors of its own
         fs, path = open_fs(url)
         return bool(fs.exists(path))
-    except Exception:  # each protocol's package has errors of its own
-        return False
+    return False
 
 
 def _json_rows(lines: Sequence[str]) -> Rows:
@@ -417,16 +395,17 @@ def _table_rows(lines: Sequence[str], url: str) -> Rows:
         )
     if named:
         _check_names(names, url)
-    rows: Rows = []
+    columns, rows = names if named else ["image", "caption"], Rows()
     for number, cells in table[1:] if named else table:
         if rest and cells and len(cells) > 2 and '"' not in lines[number - 1]:
             cells = [cells[0], lines[number - 1].partition(",")[2]]
-        cells = _trimmed(cells or [], len(names) if named else 2)
-        whole = len(cells) == (len(names) if named else 2) and not any("\0" in cell for cell in cells)
-        row: Row | None = dict(zip(names if named else ("image", "caption"), cells, strict=True)) if whole else None
-        if row and not named:
-            row = {**row, "image": re.sub(r"(\.\w+)#\d+$", r"\1", cells[0])}  # Flickr's: which of its captions it is
-        rows.append((number, row))
+        cells = _trimmed(cells or [], len(columns))
+        if len(cells) != len(columns) or any("\0" in cell for cell in cells):
+            rows.append((number, None))
+            continue
+        if not named:
+            cells = [re.sub(r"(\.\w+)#\d+$", r"\1", cells[0]), cells[1]]  # Flickr's: which of its captions it is
+        rows.append((number, dict(zip(columns, cells, strict=True))))
     return rows
 
 
@@ -479,11 +458,11 @@ def _image_of(row: Row) -> str:
     return _text(row.get(_column(row, IMAGE_COLUMNS))).strip()
 
 
-def _entries(rows: Rows, folder: str, taken: Counter[str]) -> list[Entry]:
+def _entries(rows: Rows, folder: str, taken: Counter[str]) -> list[RawSample]:
     entries = []
     for number, row in rows:
         if row is None or not (path := _image_of(row)):
-            entries.append(Entry(f"line-{number:08d}", fault="bad list line"))
+            entries.append(RawSample(f"line-{number:08d}", fault="bad list line"))
             continue
         used = [_column(row, known) for known in (IMAGE_COLUMNS, CAPTION_COLUMNS, KEY_COLUMNS)]
         _, caption, named = used
@@ -491,7 +470,7 @@ def _entries(rows: Rows, folder: str, taken: Counter[str]) -> list[Entry]:
         meta = {name: cell for name, cell in row.items() if not name or name not in used}
         said = row[caption] if caption else None
         for one in said if isinstance(said, list) and said else [said]:  # several captions are several samples
-            entries.append(Entry(_new_key(key, taken), _located(path, folder), _text(one), meta))
+            entries.append(RawSample(_new_key(key, taken), caption=_text(one), url=_located(path, folder), meta=meta))
     return entries
 
 
@@ -505,15 +484,17 @@ def _new_key(name: str, taken: Counter[str]) -> str:
     return key
 
 
-def _read_entry(entry: Entry) -> RawSample:
+def _read_entry(entry: RawSample) -> RawSample:
     if entry.fault:
-        return RawSample(entry.key, fault=entry.fault)
+        return entry
     try:
         image = _content(entry.url)
     except FileNotFoundError:
         image = b""
-    except _UnusableError as error:
-        return RawSample(entry.key, caption=entry.caption, fault=str(error))
+    except Exception as error:  # each protocol's package has errors of its own
+        said = isinstance(error, _UnusableError)
+        reason = str(error) if said else f"no file that can be read, of at most {MAX_MEMBER >> 20} MiB"
+        return RawSample(entry.key, caption=entry.caption, fault=reason)
     extension = PurePosixPath(entry.url).suffix[1:].lower()
     if extension not in IMAGE_EXTENSIONS:
         extension = next((known for magic, known in _MAGIC.items() if image.startswith(magic)), "")
@@ -522,7 +503,7 @@ def _read_entry(entry: Entry) -> RawSample:
     return make_sample(entry.key, image, extension, entry.caption, entry.meta)
 
 
-class _UnusableError(UserError):
+class _UnusableError(Exception):
     """Why a file of a list cannot be used; the text is the reason in the report."""
 
 
@@ -531,20 +512,15 @@ def _content(url: str, most: int = MAX_MEMBER) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        _UnusableError: it cannot be read, or not to its end.
+        Exception: it cannot be read, or not to its end.
     """
-    try:
-        if url.startswith(_WEB):
-            return _download(url, most)
-        fs, path = open_fs(url)
-        if isinstance(fs, LocalFileSystem):
-            return read_bytes(Path(path), most)
-        with fs.open(path, "rb") as file:
-            content: bytes = file.read(most + 1)
-    except (FileNotFoundError, _UnusableError):
-        raise
-    except Exception as error:  # each protocol's package has errors of its own
-        raise _UnusableError(f"no file that can be read, of at most {most >> 20} MiB") from error
+    if url.startswith(_WEB):
+        return _download(url, most)
+    fs, path = open_fs(url)
+    if isinstance(fs, LocalFileSystem):
+        return read_bytes(Path(path), most)
+    with fs.open(path, "rb") as file:
+        content: bytes = file.read(most + 1)
     if len(content) > most:
         raise _UnusableError(f"file of more than {most >> 20} MiB")
     return content
