@@ -27,8 +27,9 @@ DISK_GIB = 2.0  # checkpoints, the built book
 INSTALL_CURE = "run `make env`, or `pip install -r requirements.lock`"
 
 # Not needed to read, run or train: a program or a distribution, what it serves, and how to get it.
-OPTIONAL_PROGRAMS = {"chromium": ("the book's browser tests", "apt-get install chromium")}
-OPTIONAL_PACKAGES = {
+_PROGRAMS = ("chromium",)
+OPTIONAL = {
+    "chromium": ("the book's browser tests", "apt-get install chromium"),
     "jupyter-book": ("building the book", "pip install 'mcliplib[book]'"),
     "jupyterlab": ("opening the chapters as notebooks", "pip install 'mcliplib[book]'"),
     "jupyterlab-myst": ("reading them there: roles rendered, answers folded", "pip install 'mcliplib[book]'"),
@@ -107,9 +108,7 @@ def check_torchvision() -> Finding:
         return Finding("torch pair", "FAIL", f"{error.name} is not installed", INSTALL_CURE)
     except UserError as error:
         return Finding("torch pair", "FAIL", str(error), INSTALL_CURE)
-    note = (
-        "; torchvision's compiled operators do not load here, mcliplib declares what its import needs" if cured else ""
-    )
+    note = "; its compiled operators do not load here, mcliplib declares what its import needs" if cured else ""
     return Finding("torch pair", "OK", pair + note)
 
 
@@ -147,11 +146,10 @@ def check_memory() -> Finding:
         return Finding("memory", "WARN", "unknown: psutil is missing", INSTALL_CURE)
     free = psutil.virtual_memory().available / 2**30
     detail = f"{free:.1f} GiB available; training wants {MEMORY_GIB:.0f}, `make test` {TESTS_GIB:.0f}"
-    if free >= TESTS_GIB:
-        return Finding("memory", "OK", detail)
-    if free >= MEMORY_GIB:
-        return Finding("memory", "OK", f"{detail} (run its two halves in one process: pytest -n 1)")
-    return Finding("memory", "WARN", detail, f"close other programs: training wants about {MEMORY_GIB:.0f} GiB")
+    if free < MEMORY_GIB:
+        return Finding("memory", "WARN", detail, f"close other programs: training wants about {MEMORY_GIB:.0f} GiB")
+    note = "" if free >= TESTS_GIB else " (run its two halves in one process: pytest -n 1)"
+    return Finding("memory", "OK", detail + note)
 
 
 def check_disk() -> Finding:
@@ -196,14 +194,13 @@ def check_accelerator() -> Finding:
 
 def check_optional() -> Iterator[Finding]:
     """Look for the programs and packages that only some tasks need."""
-    for program, (purpose, cure) in OPTIONAL_PROGRAMS.items():
-        place = shutil.which(program)
-        yield Finding(program, "OK", place) if place else _absent(program, purpose, cure)
-    for package, (purpose, cure) in OPTIONAL_PACKAGES.items():
+    for name, (purpose, cure) in OPTIONAL.items():
         try:
-            yield Finding(package, "OK", metadata.version(package))
+            found = shutil.which(name) if name in _PROGRAMS else metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield _absent(package, purpose, cure)
+            found = None
+        absent = Finding(name, "WARN", f"absent; only needed for {purpose}", cure)
+        yield Finding(name, "OK", found) if found else absent
 
 
 def check_ray() -> Iterator[Finding]:
@@ -215,7 +212,3 @@ def check_ray() -> Iterator[Finding]:
         if left := [name for name in names if name.startswith(("raylet", "gcs_server", "ray::"))]:
             detail = f"{len(left)} processes of Ray are running"
             yield Finding("ray", "WARN", detail, "if no run uses them, as after a killed one: ray stop --force")
-
-
-def _absent(name: str, purpose: str, cure: str) -> Finding:
-    return Finding(name, "WARN", f"absent; only needed for {purpose}", cure)

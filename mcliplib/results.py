@@ -12,10 +12,24 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from mcliplib.errors import UserError
-from mcliplib.files import check_replaceable, fitted, read_json, write_text
+from mcliplib.files import blaming, check_replaceable, fitted, read_json, write_text
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
-MEMBERS = ("values", "unit", "n", "seeds", "command", "commit", "hardware", "seconds", "date")
+
+
+class _Record(TypedDict):
+    values: dict[str, Any]
+    unit: str | dict[str, Any]
+    n: int
+    seeds: list[int]
+    command: str
+    commit: str
+    hardware: str
+    seconds: float
+    date: str
+
+
+MEMBERS = tuple(_Record.__annotations__)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
@@ -57,10 +71,8 @@ def record(
         "seconds": round(seconds, 2),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    try:
+    with blaming(f"result {name}: not writable as JSON"):
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise UserError(f"result {name}: not writable as JSON ({error})") from error
     path = folder(directory) / f"{name}.json"
     write_text(path, text)
     return path
@@ -91,20 +103,7 @@ def load(name: str, directory: Path | str | None = None) -> dict[str, Any]:
     content = read_json(path)
     if missing := [member for member in MEMBERS if not isinstance(content, dict) or member not in content]:
         raise UserError(f"{path} lacks {', '.join(missing)}")
-    fitted(content, _Record, str(path))
-    return dict(content)
-
-
-class _Record(TypedDict):
-    values: dict[str, Any]
-    unit: str | dict[str, Any]
-    n: int
-    seeds: list[int]
-    command: str
-    commit: str
-    hardware: str
-    seconds: float
-    date: str
+    return dict(fitted(content, _Record, str(path)))
 
 
 def folder(directory: Path | str | None = None) -> Path:

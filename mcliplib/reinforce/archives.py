@@ -136,14 +136,7 @@ def _layout(loaded: Any, archive: zipfile.ZipFile, files: Mapping[str, str]) -> 
 
 
 def _plain(name: Any, value: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.dim() > 0
-        and value.numel() > 0
-        and value.is_contiguous()
-        and value.dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-        and value.storage_offset() == 0
-        and value.untyped_storage().nbytes() == value.numel() * value.element_size()
-    )
+    if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.dim()):
+        return False
+    whole = value.untyped_storage().nbytes() == value.numel() * value.element_size() > 0
+    return whole and value.is_contiguous() and value.is_floating_point()

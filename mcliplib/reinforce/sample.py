@@ -45,8 +45,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
-from mcliplib.errors import UserError, first_line
-from mcliplib.files import read_json
+from mcliplib.errors import UserError
+from mcliplib.files import blaming, fitted, read_json
 from mcliplib.reinforce.archives import load_npy, load_torch, read_member
 from mcliplib.reinforce.augment import PAPER, Augmentation, AugmentSettings, decode, encode
 
@@ -79,11 +79,7 @@ def split_teachers(
 
 
 def check(
-    embeddings: Embeddings,
-    where: str,
-    teacher_dims: Sequence[int] | None = None,
-    *,
-    tolerance: float = _UNIT_TOLERANCE,
+    embeddings: Embeddings, where: str, teacher_dims: Sequence[int] | None = None, *, tolerance: float = _UNIT_TOLERANCE
 ) -> None:
     """Refuse embeddings that no teacher can have made.
 
@@ -108,10 +104,9 @@ def check(
         worst = norms.flat[np.abs(norms - 1).argmax()]
         if abs(worst - 1) > tolerance:
             raise UserError(f"{where}: {name} must be unit vectors, one for each teacher; one has norm {worst:.3g}")
-    if embeddings.image.shape[1] != embeddings.text.shape[1]:
-        raise UserError(
-            f"{where}: image_emb has {embeddings.image.shape[1]} dimensions, text_emb {embeddings.text.shape[1]}"
-        )
+    image, text = embeddings.image.shape[1], embeddings.text.shape[1]
+    if image != text:
+        raise UserError(f"{where}: image_emb has {image} dimensions, text_emb {text}")
 
 
 def pack(embeddings: Embeddings, dtype: EmbeddingDType) -> bytes:
@@ -151,13 +146,9 @@ def unpack(extension: str, content: Any, where: str, teacher_dims: Sequence[int]
     Raises:
         UserError: damaged, absurdly large, running code when opened, without the two arrays, or what `check` refuses.
     """
-    try:
+    with blaming(f"{where}: damaged or not such a file", "; fetch or make it again"):
         named = content if isinstance(content, Mapping) else _read(extension, content, where)
         image, text = (_rows(named, f"{name}_emb", f"{name}_scale", where) for name in ("image", "text"))
-    except UserError:
-        raise
-    except Exception as error:  # on damage, zipfile, zlib, numpy and torch raise nearly anything
-        raise UserError(f"{where}: damaged or not such a file ({first_line(error)}); fetch or make it again") from error
     coarse = any(getattr(named[f"{name}_emb"], "dtype", None) == np.uint8 for name in ("image", "text"))
     found = Embeddings(image, text)
     check(found, where, teacher_dims, tolerance=_COARSE_TOLERANCE if coarse else _UNIT_TOLERANCE)
@@ -245,7 +236,7 @@ def _rows(named: Mapping[str, Any], name: str, scale_name: str, where: str) -> F
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """An array; ValueError where that cannot be. bfloat16, which numpy lacks, is the upper half of a float32."""
+    """An array; an error where that cannot be. bfloat16, which numpy lacks, is the upper half of a float32."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise ValueError("not a plain tensor")
@@ -254,10 +245,7 @@ def _array(value: Any) -> NDArray[Any]:
         if value.dtype == torch.bfloat16:
             return (value.view(torch.int16).numpy().astype(np.uint32) << 16).view(np.float32)
         return value.numpy()
-    try:
-        return value if isinstance(value, np.ndarray) else np.array(value, dtype=np.float32)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    return value if isinstance(value, np.ndarray) else np.array(value, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,10 +331,7 @@ def to_members(
 
 
 def from_members(
-    key: str,
-    members: Mapping[str, Any],
-    settings: AugmentSettings = PAPER,
-    teacher_dims: Sequence[int] | None = None,
+    key: str, members: Mapping[str, Any], settings: AugmentSettings = PAPER, teacher_dims: Sequence[int] | None = None
 ) -> ReinforcedSample:
     """The sample from its members, also as the public releases and their readers give them.
 
@@ -393,17 +378,13 @@ def from_members(
 
 def _check_counts(sample: ReinforcedSample, extension: str) -> None:
     where = f"{sample.key}.{extension}"
-    views, augmentations = sample.image_emb.shape[0], len(sample.augmentations)
-    if views != augmentations:
-        raise UserError(
-            f"{where}: {views} image embeddings, but {sample.key}.paug.json has {augmentations} augmentations"
-        )
-    texts, captions = sample.text_emb.shape[0], len(sample.synthetic_captions)
-    if texts != 1 + captions:
-        raise UserError(
-            f"{where}: {texts} text embeddings, but {sample.key}.syn.json has {captions} captions, "
-            f"which with the real one makes {1 + captions}"
-        )
+    parts = (  # of the texts, one is the real caption
+        ("image", sample.image_emb, len(sample.augmentations), 0, "paug.json", "augmentations"),
+        ("text", sample.text_emb, len(sample.synthetic_captions), 1, "syn.json", "captions beside the real one"),
+    )
+    for name, rows, count, more, file, what in parts:
+        if len(rows) != count + more:
+            raise UserError(f"{where}: {len(rows)} {name} embeddings, but {sample.key}.{file} has {count} {what}")
 
 
 def _augmentations(key: str, drawn: Mapping[str, Any], settings: AugmentSettings) -> tuple[Augmentation, ...]:
@@ -417,9 +398,7 @@ def _augmentations(key: str, drawn: Mapping[str, Any], settings: AugmentSettings
 
 
 def _synthetic_captions(key: str, members: Mapping[str, Any]) -> tuple[str, ...]:
-    captions = _object(key, "syn.json", members).get("syn_text")
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise UserError(f"{key}.syn.json: syn_text must be a list of strings, got {reprlib.repr(captions)}")
+    captions = fitted(_object(key, "syn.json", members).get("syn_text"), list[str], f"{key}.syn.json: syn_text")
     if any(caption.encode(errors="replace").decode() != caption for caption in captions):
         raise UserError(f"{key}.syn.json: syn_text holds half of a surrogate pair")
     return tuple(captions)
