@@ -99,6 +99,8 @@ class Stream(IterableDataset):
         workers: the loader's processes.
         start: where each reader goes on; those that are not named begin.
         turn: of which of this process's readers the first batch is.
+        process: number of this one among torchrun's.
+        processes: how many of them there are.
     """
 
     shards: tuple[str, ...]
@@ -111,11 +113,13 @@ class Stream(IterableDataset):
     workers: int = 0
     start: Mapping[int, Position] = field(default_factory=dict)
     turn: int = 0
+    process: int = field(default_factory=lambda: rank())  # now: a loader's process may not know of the others
+    processes: int = field(default_factory=lambda: world_size())
 
     @property
     def readers(self) -> int:
         """Of all processes."""
-        return world_size() * max(1, self.workers)
+        return self.processes * max(1, self.workers)
 
     def resumed(self, step: int, positions: Mapping[int, tuple[int, ...]]) -> "Stream":
         """The same from a step on; where the readers were others, from the beginning of a new pass."""
@@ -131,7 +135,7 @@ class Stream(IterableDataset):
     def begun(self) -> dict[int, Position]:
         """Where this process's readers begin."""
         own = max(1, self.workers)
-        readers = range(rank() * own, (rank() + 1) * own)
+        readers = range(self.process * own, (self.process + 1) * own)
         return {reader: self.start.get(reader, Position(self.epoch)) for reader in readers}
 
     def loader(self) -> Iterable[Delivered]:
@@ -140,7 +144,7 @@ class Stream(IterableDataset):
 
     def __iter__(self) -> Iterator[Delivered]:
         own, info = max(1, self.workers), get_worker_info()
-        reader = rank() * own + ((0 if info is None else info.id) + self.turn) % own
+        reader = self.process * own + ((0 if info is None else info.id) + self.turn) % own
         rows: list[Example] = []
         after = self.start.get(reader, Position(self.epoch))
         for begin, samples in self._blocks(reader, after):
