@@ -31,7 +31,8 @@ from mcliplib.results import RESULTS
 Verdict = Literal["survived", "named", "failed"]
 PROGRAM = (sys.executable, "-m", "mcliplib")
 _PROGRESS = re.compile(  # what commands print on stderr while all is well
-    r"loading the teachers|surveying|reinforcing|evaluating |\s*\d+%\||warmup_steps |batch_size |continuing at step"
+    r"loading the teachers|surveying|reinforcing|evaluating |\s*\d+%\||warmup_steps |batch_size |continuing at step|"
+    r"[\d,]+ samples read"
 )
 _LONGEST = 300  # letters of a printed line that are kept
 

@@ -142,9 +142,11 @@ def second_run(place: Place, case: Case) -> Outcome:
     command, start = case.make(place), time.monotonic()
     with robustness.started(command, place.folder) as first:
         began = begun(place.folder, first)
+        first.send_signal(signal.SIGSTOP)  # or it might end while the second one still imports torch
         (place.folder / "second").mkdir()
         resumed = Command([*command.arguments, *("--resume", "auto")[: 2 if command.arguments[0] == "train" else 1]])
         second = robustness.execute(resumed, place.folder / "second", place.bounds)
+        first.send_signal(signal.SIGCONT)
         bounded = robustness.watched(first, time.monotonic(), place.bounds)
     if not began or bounded or first.returncode != 0:
         return robustness.outcome(case, place, "", f"the first run ended with {first.returncode}", second.seconds)
