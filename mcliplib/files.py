@@ -40,6 +40,7 @@ _numbers = itertools.count()
 MOST_JSON = 1 << 28
 MOST_YAML = 1 << 18
 _MOST_ALIASES = 16  # of a YAML file; each may double what it stands for
+_MOST_DEPTH = 100
 
 
 @contextlib.contextmanager
@@ -258,8 +259,12 @@ def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
 
     text = read_bytes(path, most)
     try:
-        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)) > _MOST_ALIASES:
-            raise ValueError(f"more than {_MOST_ALIASES} aliases")
+        aliases = depth = 0
+        for event in yaml.parse(text, Loader):  # one by one: the whole of a deep file takes hours
+            aliases += isinstance(event, yaml.AliasEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if aliases > _MOST_ALIASES or depth > _MOST_DEPTH:
+                raise ValueError(f"more than {_MOST_ALIASES} aliases, or {_MOST_DEPTH} levels")
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)

@@ -166,3 +166,11 @@ def test_names_that_are_no_file_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "lambda_0.4", "größe-2", "shard-000000.tar.gz", "a b"])
 def test_names_that_are(name: str) -> None:
     assert files.plain_name(name, "variant") == name
+
+
+@pytest.mark.parametrize("text", ["[" * 60_000, "- " * 60_000, "{a: " * 50_000, "? " * 50_000])
+def test_deep_yaml_is_refused_at_its_hundredth_level(tmp_path: Path, text: str) -> None:
+    """Read to its end, it would take hours."""
+    (tmp_path / "deep.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"deep\.yaml: is not YAML"):
+        files.read_yaml(tmp_path / "deep.yaml")

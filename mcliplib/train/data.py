@@ -276,7 +276,8 @@ def stream_data(settings: TrainSettings) -> StreamData:
         if getattr(settings, name) is not None:
             raise UserError(f"{name} chooses parts of a set in memory; a stream has them all (--no-stream)")
     for folder in {Path(shard).parent for shard in shards if (Path(shard).parent / MANIFEST).is_file()}:
-        check_shards(folder, [Path(shard) for shard in shards if Path(shard).parent == folder])
+        own = [Path(shard) for shard in shards if Path(shard).parent == folder]
+        check_shards(folder, own, verify=settings.verify)
     ways = {_manifest_beside(folder) for folder in {shard.rpartition("/")[0] for shard in shards}}
     if len(ways) > 1:
         raise UserError("the sets were made with other teachers or augmentations than one another")
@@ -315,7 +316,7 @@ def load_reinforced(names: str | Iterable[str]) -> ReinforcedData:
     samples: list[ReinforcedSample] = []
     for folder in folders:
         own = [path for path in shards if path.parent == folder]
-        check_shards(folder, own)
+        check_shards(folder, own, verify=True)  # all bytes are read in any case
         images = image_shards(folder) or None
         samples += read_reinforced(own, images=images, settings=first.augment, teacher_dims=first.teacher_dims)
     return ReinforcedData(samples, first.teacher_dims, first.augment)

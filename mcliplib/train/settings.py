@@ -71,6 +71,8 @@ class TrainSettings:
             shards elsewhere (URLs), and above 1 GB.
         workers: processes that make a stream's batches; if None, none beside a CPU, and up to six for a GPU.
         shuffle: samples of a stream among which the next one is drawn.
+        verify: whether a reinforced set's shards are compared with the hashes in its manifest before they are streamed,
+            which reads them all once. A set in memory always is.
         max_pixels: a picture that announces more is left out.
         seed: of the weights, the order and the augmentations.
         save_every: steps between checkpoints.
@@ -107,6 +109,7 @@ class TrainSettings:
     stream: bool | None = None
     workers: int | None = None
     shuffle: int = 2000
+    verify: bool = False
     max_pixels: int = MAX_PIXELS
     seed: int = 0
     save_every: int = 250

@@ -17,7 +17,7 @@ from mcliplib.train import TrainSettings, train
 from mcliplib.train.batches import ReinforcedBatches, view_of
 from mcliplib.train.data import load_reinforced
 from mcliplib.train.streaming import pair_stream, reinforced_stream
-from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, sample
+from tests.reinforce.reinforce_run import SETTINGS, TEACHERS, TinyCaptioner, go, sample, write_input
 
 NUMBER = 24
 TOKENIZER = Tokenizer(12)
@@ -335,3 +335,18 @@ def test_other_samples_have_views_of_their_own(folder):
     whole.batches(settings, TOKENIZER, 32).view(0, 0)
     backwards = replace(whole.part(), samples=whole.samples[::-1]).batches(settings, TOKENIZER, 32)
     assert np.array_equal(backwards.view(0, 0), view_of(backwards.samples[0], 0, 32, whole.augment))
+
+
+@pytest.mark.parametrize("damage", ["zeros", "one bit"])
+def test_a_shard_that_its_manifest_does_not_list_is_refused(tmp_path, damage):
+    """Of the same length: a whole and empty archive to a reader of tar files, or one with another caption."""
+    write_input(tmp_path / "in", shards=2)
+    go(tmp_path / "in", tmp_path / "set")
+    assert len(load_reinforced([str(tmp_path / "set")]).samples) == 20
+    shard = tmp_path / "set" / "shard-000001.tar"
+    content = bytearray(shard.read_bytes())
+    place = content.index(b"picture of number")
+    content[place] ^= 1
+    shard.write_bytes(bytes(len(content)) if damage == "zeros" else content)
+    with pytest.raises(UserError, match=r"shard-000001\.tar: is not the shard that"):
+        load_reinforced([str(tmp_path / "set")])
