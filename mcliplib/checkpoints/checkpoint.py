@@ -21,8 +21,8 @@ from mcliplib.checkpoints.files import Contents, check_finite, read, read_header
 from mcliplib.checkpoints.fit import find_faults, identify, likely_cause
 from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
-from mcliplib.errors import UserError, first_line
-from mcliplib.files import fitted, read_json
+from mcliplib.errors import UserError
+from mcliplib.files import blaming, fitted, read_json
 from mcliplib.hub import locate
 from mcliplib.layers.cpu import is_for_cpu, optimize_for_cpu
 from mcliplib.layers.fold import is_folded
@@ -114,9 +114,7 @@ def load_model(path: str | Path, name: str | None = None, config: ModelConfig | 
         format = _format_of(contents, path)
         config = identify(contents, format)
         if config is None:
-            raise UserError(
-                f"{path}: of format {format!r}, but fits no preset; build its model and use load_checkpoint"
-            )
+            raise UserError(f"{path}: of format {format!r}, but fits no preset; build it and use load_checkpoint")
     return _fill(build(config).eval(), contents, path)
 
 
@@ -129,7 +127,7 @@ def _fill(model: MobileCLIP, contents: Contents, path: Path) -> MobileCLIP:
     if faults := find_faults({plain: weights[name] for plain, name in own_names.items()}, config, contents, format):
         cause = likely_cause(model, contents, format)
         raise UserError(f"{path}: does not fit {model.config.name}; {cause}; {faults}")
-    places = formats.places_of(list(own_names), format)
+    places = formats.places_of(own_names, format)
     check_finite({there.name: contents.tensors[there.name] for there in places.values()}, str(path))
     model.load_state_dict(
         {own_names[name]: there.layout.read(contents.tensors[there.name]) for name, there in places.items()}
@@ -148,23 +146,16 @@ def _from_header(contents: Contents, path: Path) -> MobileCLIP:
         # A folded file that does not say so is of the time when every folded model was laid out for CPUs.
         for name, default in (("folded", ""), ("for_cpu", "true"))
     )
-    try:
+    faults = (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError)
+    with blaming(f"{path}: no model can be built from its config", "; save it with save_checkpoint", faults):
         with torch.device("meta"):  # takes no memory
             claimed = sum(one.numel() for one in build(config).parameters())
         held = sum(one.numel() for one in contents.tensors.values())
         if claimed > 4 * held + 1_000_000:  # folded models have fewer numbers than what they are built as
             raise UserError(f"{path}: config is of a model of {claimed:,} numbers, the file holds {held:,}")
         model = build(config).eval()
-        if folded:
-            model = reparameterize(model)
-            return optimize_for_cpu(model) if for_cpu else model
-        return model
-    except UserError:
-        raise
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: no model can be built from its config ({first_line(error)}); save it with save_checkpoint"
-        ) from error
+        model = reparameterize(model) if folded else model
+        return optimize_for_cpu(model) if folded and for_cpu else model
 
 
 def _format_of(contents: Contents, path: Path) -> str:

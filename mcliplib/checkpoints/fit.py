@@ -1,7 +1,6 @@
 """Whether a file's weights fit a model; if not, what is wrong and why that probably is."""
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,28 +16,9 @@ MAX_LISTED = 10
 _ONLY_AT_THE_START = {"image_size", "drop_path", "layer_scale"}  # of the preprocessing, of training, of fresh weights
 
 
-class Faults(NamedTuple):
-    """Names in the file's own naming."""
-
-    missing: list[str]
-    unknown: list[str]
-    wrong: list[str]  # "name [shape] for [shape]"
-
-    def __bool__(self) -> bool:
-        return any(self)
-
-    def __str__(self) -> str:
-        labels = ("missing", "unknown", "not fitting")
-        return "; ".join(
-            f"{label} {len(names)}: {', '.join(names[:MAX_LISTED])}{' ...' if len(names) > MAX_LISTED else ''}"
-            for label, names in zip(labels, self, strict=True)
-            if names
-        )
-
-
-def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Contents, format: str) -> Faults:
-    """Compare a file with the state dict of a model that it is to fill."""
-    wanted = {there.name: there.layout.write(weights[name]) for name, there in places_of(list(weights), format).items()}
+def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Contents, format: str) -> str:
+    """What keeps a file from filling a model with this state dict, in the file's own names; nothing if it fits."""
+    wanted = {there.name: there.layout.write(weights[name]) for name, there in places_of(weights, format).items()}
     zeros = constants(config, format)
     stored = contents.tensors
     wrong = [
@@ -54,10 +34,15 @@ def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Conte
     wrong += [f"{name} (must be zero)" for name in zeros if name in stored and stored[name].count_nonzero()]
     if "config" in contents.header:
         wrong += differences(config_from_json(contents.header["config"]), config)
-    return Faults(
-        missing=[name for name in wanted if name not in stored],
-        unknown=[name for name in stored if name not in wanted and name not in zeros],
-        wrong=wrong,
+    faults = {
+        "missing": [name for name in wanted if name not in stored],
+        "unknown": [name for name in stored if name not in wanted and name not in zeros],
+        "not fitting": wrong,
+    }
+    return "; ".join(
+        f"{label} {len(names)}: {', '.join(names[:MAX_LISTED])}{' ...' if len(names) > MAX_LISTED else ''}"
+        for label, names in faults.items()
+        if names
     )
 
 

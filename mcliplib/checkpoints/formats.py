@@ -64,26 +64,11 @@ def config_from_json(text: str, where: str = "config") -> ModelConfig:
 
 # Far more than any preset has, and little enough to build a model and see that it does not fit its file.
 _RANGES: dict[str, tuple[int | float, int | float]] = {
-    "embed_dim": (1, 16384),
-    "widths": (1, 16384),
-    "depths": (0, 64),
-    "image_size": (32, 8192),
-    "mlp_ratio": (0.01, 32),
-    "drop_path": (0, 0.999),
-    "layer_scale": (0, 1e3),
-    "width": (1, 16384),
-    "layers": (0, 128),
-    "patch_size": (1, 512),
-    "grid": (1, 1024),
-    "head_dim": (1, 4096),
-    "norm_eps": (1e-12, 1),
-    "stem_padding": (0, 8),
-    "repmixers": (0, 8),
-    "context_length": (2, 4096),
-    "vocab_size": (1, 1 << 20),
-    "vocab": (0, 1 << 20),
-    "mean": (-10, 10),
-    "std": (1e-6, 1e6),
+    **dict.fromkeys(("embed_dim", "widths", "width", "head_dim", "patch_size", "grid"), (1, 16384)),
+    **dict.fromkeys(("repmixers", "stem_padding"), (0, 8)),
+    **{"depths": (0, 64), "layers": (0, 128), "context_length": (2, 4096), "image_size": (32, 8192)},
+    **{"mlp_ratio": (0.01, 32), "drop_path": (0, 0.999), "layer_scale": (0, 1e3), "norm_eps": (1e-12, 1)},
+    **{"vocab_size": (1, 1 << 20), "vocab": (0, 1 << 20), "mean": (-10, 10), "std": (1e-6, 1e6)},
 }
 
 
@@ -98,39 +83,16 @@ class _ViTModel(ModelConfig):
 
 
 class Layout(Enum):
-    """How a file stores one of our tensors."""
+    """How a file stores one of our tensors: what `write` makes of ours, and `read` of the file's."""
 
-    SAME = "same"
-    TRANSPOSED = "transposed"  # a projection as [in, out]
-    PER_CHANNEL = "per channel"  # a vector [C] as [C, 1, 1]
-    LEADING_ONE = "leading one"  # x as [1, ...]
-    LEADING_TWO = "leading two"  # x as [1, 1, ...]
+    SAME = (lambda x: x, lambda x: x)
+    TRANSPOSED = (lambda x: x.T, lambda x: x.T)  # a projection as [in, out]
+    PER_CHANNEL = (lambda x: x[:, None, None], lambda x: x[:, 0, 0])  # a vector [C] as [C, 1, 1]
+    LEADING_ONE = (lambda x: x[None], lambda x: x[0])  # x as [1, ...]
+    LEADING_TWO = (lambda x: x[None, None], lambda x: x[0, 0])  # x as [1, 1, ...]
 
-    def write(self, ours: Tensor) -> Tensor:
-        """The tensor as the file stores it."""
-        return _WRITERS[self](ours)
-
-    def read(self, stored: Tensor) -> Tensor:
-        """The inverse of `write`."""
-        return _READERS[self](stored)
-
-
-_WRITERS: dict[Layout, Callable[[Tensor], Tensor]] = {
-    Layout.SAME: lambda x: x,
-    Layout.TRANSPOSED: lambda x: x.T,
-    Layout.PER_CHANNEL: lambda x: x[:, None, None],
-    Layout.LEADING_ONE: lambda x: x[None],
-    Layout.LEADING_TWO: lambda x: x[None, None],
-}
-
-
-_READERS: dict[Layout, Callable[[Tensor], Tensor]] = {
-    Layout.SAME: lambda x: x,
-    Layout.TRANSPOSED: lambda x: x.T,
-    Layout.PER_CHANNEL: lambda x: x[:, 0, 0],
-    Layout.LEADING_ONE: lambda x: x[0],
-    Layout.LEADING_TWO: lambda x: x[0, 0],
-}
+    def __init__(self, write: Callable[[Tensor], Tensor], read: Callable[[Tensor], Tensor]) -> None:
+        self.write, self.read = write, read
 
 
 class Rule(NamedTuple):
@@ -156,13 +118,6 @@ def place(name: str, rules: Sequence[Rule]) -> Place:
         if count and rule.layout is not Layout.SAME:
             layout = rule.layout
     return Place(name, layout)
-
-
-def places(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Place]:
-    """`place` of every name; no two may get the same one."""
-    found = {name: place(name, rules) for name in names}
-    assert len({there.name for there in found.values()}) == len(found)
-    return found
 
 
 def _network_index(match: re.Match[str]) -> str:
@@ -289,14 +244,16 @@ def as_computed(config: ModelConfig, format: str) -> ModelConfig:
     return replace(config, image=FORMATS[format].stem(config.image))
 
 
-def places_of(names: Sequence[str], format: str) -> dict[str, Place]:
-    """Where each of our tensors stands in a file of this format."""
-    return places(names, FORMATS[format].rules)
+def places_of(names: Iterable[str], format: str) -> dict[str, Place]:
+    """Where each of our tensors stands in a file of this format; no two may stand in one place."""
+    found = {name: place(name, FORMATS[format].rules) for name in names}
+    assert len({there.name for there in found.values()}) == len(found)
+    return found
 
 
 def to_format(weights: dict[str, Tensor], config: ModelConfig, format: str) -> dict[str, Tensor]:
     """Our state dict under the format's names and in its shapes."""
-    there = places_of(list(weights), format)
+    there = places_of(weights, format)
     named = {there[name].name: there[name].layout.write(tensor) for name, tensor in weights.items()}
     return {**named, **constants(config, format)}
 

@@ -36,11 +36,8 @@ def unwrapped(model: nn.Module) -> MobileCLIP:
 def plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names that the model without wrappers gives them."""
     parts = {name: [part for part in name.split(".") if part not in _ADDED] for name in tensors if name != _COUNTER}
-    prefix = _prefix(parts.values())
-    plain = {
-        name: ".".join(names[len(prefix) :] if names[: len(prefix)] == prefix else names)
-        for name, names in parts.items()
-    }
+    prefix = "".join(f"{part}." for part in _prefix(parts.values()))
+    plain = {name: ".".join(names).removeprefix(prefix) for name, names in parts.items()}
     if len(set(plain.values())) < len(plain):  # two wrappers in one file
         return tensors
     return {plain[name]: tensors[name] for name in plain}
@@ -62,22 +59,18 @@ def find_weights(loaded: Any, path: Path) -> dict[str, Tensor]:
         )
     candidates = [*models.values(), *found.values()]
     if not candidates:
-        keys = (
-            f"; it holds {', '.join(str(name)[:80] for name in list(loaded)[:5])}"
-            if isinstance(loaded, dict) and loaded
-            else ""
-        )
-        raise UserError(f"{path}: holds no state dict (names with tensors){keys}")
+        keys = [str(name)[:80] for name in list(loaded)[:5]] if isinstance(loaded, dict) else []
+        raise UserError(f"{path}: holds no state dict (names with tensors); it holds {', '.join(keys) or 'no names'}")
     return candidates[0]
 
 
 def _state_dicts(loaded: Any, where: Where, depth: int, seen: set[int]) -> Iterator[tuple[Where, dict[str, Tensor]]]:
     if not isinstance(loaded, dict) or not loaded or depth == 0 or id(loaded) in seen:
         return
-    seen.add(id(loaded))  # a small file may hold one dictionary under a thousand names, and in each the next
     if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
         yield where, loaded
         return
+    seen.add(id(loaded))  # a small file may hold one dictionary under a thousand names, and in each the next
     for name, value in loaded.items():
         yield from _state_dicts(value, (*where, str(name)[:80]), depth - 1, seen)
 
@@ -88,8 +81,4 @@ def _of_a_tower(name: str) -> bool:
 
 def _prefix(names: Iterable[list[str]]) -> list[str]:
     """The components before a tower's name; Lightning puts the name of its own attribute there."""
-    for parts in names:
-        for index, part in enumerate(parts):
-            if part in _TOWERS:
-                return parts[:index]
-    return []
+    return next((parts[:index] for parts in names for index, part in enumerate(parts) if part in _TOWERS), [])
