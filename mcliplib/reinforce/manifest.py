@@ -6,6 +6,7 @@ has a record in the folder `.records`. At the end, all is put into the manifest.
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 import warnings
 from collections import Counter, deque
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 from mcliplib.data import registry
 from mcliplib.data.registry import Count, Sha256
 from mcliplib.errors import MissingFileError, UserError
-from mcliplib.files import fitted, plain_name, read_json
+from mcliplib.files import blaming, fitted, plain_name, read_json
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.settings import Captioner, ReinforceSettings, Teacher
 from mcliplib.reinforce.store import Store
@@ -40,19 +41,17 @@ class _Skip(TypedDict):
     reason: str
 
 
-class _Record(TypedDict):
-    samples: Count
+class _Written(_Input):
     bytes: Count
-    sha256: Sha256
+
+
+class _Record(_Written):
     skipped: list[_Skip]
 
 
-class _Shard(TypedDict):
+class _Shard(_Written):
     file: str
     input: str
-    samples: Count
-    bytes: Count
-    sha256: Sha256
 
 
 class _Counts(TypedDict):
@@ -89,17 +88,18 @@ def checked(manifest: Any, where: str) -> Json:
 def identity(teachers: Sequence[Teacher], captioner: Captioner | None, settings: ReinforceSettings) -> Json:
     """The settings and models that decide the output, beside the input."""
     return {
-        "settings": _plain(dataclasses.asdict(settings)),
-        "teachers": [
-            {"name": one.name, "identity": dict(one.identity), "dim": one.dim, "image_size": one.image_size}
-            for one in teachers
-        ],
-        "captioner": captioner and {"name": captioner.name, "identity": dict(captioner.identity)},
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),  # as it is read again
+        "teachers": [{**_named(one), "dim": one.dim, "image_size": one.image_size} for one in teachers],
+        "captioner": captioner and _named(captioner),
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
+
+
+def _named(model: Teacher | Captioner) -> Json:
+    return {"name": model.name, "identity": dict(model.identity)}
 
 
 class MadeWith(NamedTuple):
@@ -115,13 +115,11 @@ def made_with(manifest: Mapping[str, Any]) -> MadeWith:
     Raises:
         UserError: the manifest is of another kind.
     """
-    try:
+    with blaming(f"{MANIFEST}: does not say what the set was made with", kinds=(KeyError, TypeError, ValueError)):
         named = manifest["identity"]
         stored: dict[str, Any] = named["settings"]["augment"]
         settings: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
         return MadeWith(tuple(int(teacher["dim"]) for teacher in named["teachers"]), AugmentSettings(**settings))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{MANIFEST}: does not say what the set was made with ({error!r})") from error
 
 
 def read_finished(folder: Path) -> Json:
@@ -134,9 +132,7 @@ def read_finished(folder: Path) -> Json:
     try:
         found = checked(read_json(path), str(path))
     except MissingFileError:
-        raise MissingFileError(
-            f"{folder}: has no {MANIFEST}; make a reinforced set with `mcliplib reinforce`"
-        ) from None
+        raise MissingFileError(f"{folder}: has no {MANIFEST}; make a set with `mcliplib reinforce`") from None
     if found["status"] != "complete":
         raise UserError(f"{folder}: is not finished; run `mcliplib reinforce` again with --resume")
     return found
@@ -236,14 +232,12 @@ def record_name(task: Task) -> str:
 
 def finished(store: Store, tasks: Sequence[Task]) -> dict[int, Json]:
     """The records of the shards that are there to the byte."""
-    found = {
-        task.index: store.read_json(record_name(task), lambda one, where: fitted(one, _Record, where)) for task in tasks
-    }
-    return {
-        task.index: record
-        for task in tasks
-        if (record := found[task.index]) is not None and store.written(task.file) == (record["bytes"], record["sha256"])
-    }
+    found = {}
+    for task in tasks:
+        record = store.read_json(record_name(task), lambda one, where: fitted(one, _Record, where))
+        if record is not None and store.written(task.file) == (record["bytes"], record["sha256"]):
+            found[task.index] = record
+    return found
 
 
 def is_whole(store: Store, complete: Json, tasks: Sequence[Task]) -> bool:
@@ -256,9 +250,7 @@ def is_whole(store: Store, complete: Json, tasks: Sequence[Task]) -> bool:
     if len(shards) != len(tasks):
         raise UserError(f"{store.root}/{MANIFEST}: lists {len(shards)} shards of {len(tasks)} inputs; make it anew")
     if damaged := [one["file"] for one in shards if store.written(one["file"]) != (one["bytes"], one["sha256"])]:
-        warnings.warn(
-            f"{store.root}: {len(damaged)} shards are damaged or missing, made again: {damaged[0]} ...", stacklevel=3
-        )
+        warnings.warn(f"{store.root}: {len(damaged)} shards are damaged, made again: {damaged[0]} ...", stacklevel=3)
         for task, shard in zip(tasks, shards, strict=True):
             record = {name: shard[name] for name in ("samples", "bytes", "sha256")} | {"skipped": []}
             while waiting and waiting[0]["shard"] == shard["input"]:
@@ -266,13 +258,6 @@ def is_whole(store: Store, complete: Json, tasks: Sequence[Task]) -> bool:
             store.write_json(record_name(task), record)
         store.write_json(MANIFEST, beginning(complete["identity"], tasks))
     return not damaged
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -58,9 +58,6 @@ class Store:
         if self._fs.isfile(self._path):
             raise UserError(f"{self.root}: is a file; name a folder for the output")
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.root,)
-
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """One run at a time writes here (see `mcliplib.files.locked`); object stores have no locks."""
         return locked(Path(self._path)) if self._local else contextlib.nullcontext()

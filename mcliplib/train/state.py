@@ -72,27 +72,24 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
     path = directory / STATE_FILE
     try:
         state = fitted(load_torch(path), _State, str(path))
-        saved = fitted(
-            read_json(state["settings"], f"{path}: settings", most=1 << 22), dict[str, Any], f"{path}: settings"
-        )
-        _check_settings(path, saved, settings)
+        named = f"{path}: settings"
+        saved = fitted(read_json(state["settings"], named, most=1 << 22), dict[str, Any], named)
+        if changed := _changed(saved, settings):
+            raise _OtherRunError(f"{path}: has other settings ({'; '.join(changed)}); choose another --output")
         if state["data"] != digest:
-            raise _OtherRunError(
-                f"{path}: belongs to a run on other data under the same names; choose another --output"
-            )
+            raise _OtherRunError(f"{path}: is of other data under the same names; choose another --output")
         if state["step"] > settings.steps:
             raise UserError(f"{path}: step {state['step']:,} is after the last one, {settings.steps:,}")
         for name, module in (("model", learner.model), ("average", learner.average)):
             if module is not None:
-                tensors = fitted(state[name], dict[str, Tensor], f"{path}: {name}")
-                check_tensors(tensors, f"{path}: {name}")
-                check_finite(tensors, f"{path}: {name}")
-                module.load_state_dict(tensors)
+                check_tensors(state[name], f"{path}: {name}")
+                check_finite(state[name], f"{path}: {name}")
+                module.load_state_dict(state[name])
         _load_optimizer(path, learner.optimizer, state["optimizer"])
     except _OtherRunError:
         raise
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        what = str(error).removeprefix(f"{path}: ") if isinstance(error, UserError) else first_line(error)
+        what = first_line(error).removeprefix(f"{path}: ")
         raise UserError(f"{path}: not a whole training state ({what}); remove it to start anew") from error
     positions = {int(reader): tuple(position) for reader, position in state.get("positions", {}).items()}
     return Resumed(state["step"], state["seconds"], state["loss"], positions)
@@ -119,21 +116,17 @@ class _OtherRunError(UserError):
 class _State(TypedDict):
     settings: str
     data: str
-    model: dict[str, Any]
+    model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    average: dict[str, Any] | None
+    average: dict[str, Tensor] | None
     step: Annotated[int, Range(0, 1 << 40)]
     seconds: Annotated[float, Range(0, 1e12)]
     loss: float
     positions: NotRequired[dict[str, list[int]]]
 
 
-def _check_settings(path: Path, saved: dict[str, object], settings: TrainSettings) -> None:
+def _changed(saved: dict[str, object], settings: TrainSettings) -> list[str]:
     """A setting that the file does not know is younger than the file, which was made as its default says."""
     was: dict[str, object] = {**dataclasses.asdict(TrainSettings()), **saved}
     was, wanted = (json.loads(json.dumps(values)) for values in (was, dataclasses.asdict(settings)))
-    changed = [f"{name} was {was[name]!r}" for name in wanted if was[name] != wanted[name]]
-    if changed:
-        raise _OtherRunError(
-            f"{path}: belongs to a run with other settings ({'; '.join(changed)}); choose another --output"
-        )
+    return [f"{name} was {was[name]!r}" for name in wanted if was[name] != wanted[name]]

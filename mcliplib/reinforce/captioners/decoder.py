@@ -7,7 +7,6 @@ the rest in float16.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from mcliplib.checkpoints.files import read
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
+from mcliplib.files import fitted, read_json
 from mcliplib.layers import TransformerLayer
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.captioners.sampling import sample_texts
@@ -180,8 +180,8 @@ def special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
 def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
     try:
         found = read(path)
-        config, vocab = (json.loads(found.header[name]) for name in ("decoder", "vocab"))
-        decoder = CaptionDecoder(DecoderConfig(**config))
+        config, vocab = (read_json(found.header[name], name) for name in ("decoder", "vocab"))
+        decoder = CaptionDecoder(fitted(config, DecoderConfig, "decoder"))
         decoder.load_state_dict(from_int8(found.tensors))
     except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no trained decoder ({error}); `mcliplib captioner train` makes it") from error

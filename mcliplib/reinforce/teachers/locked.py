@@ -5,11 +5,11 @@ heads give what the frozen towers already know about photographs and words that 
 weight decay decide how far to go from there. (The residual form is that of CLIP-Adapter, 2110.04544.)
 """
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mcliplib.checkpoints.files import read
 from mcliplib.data import data_root
 from mcliplib.errors import UserError
+from mcliplib.files import fitted, read_json
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.teachers.efficientnet import FEATURES, IMAGE_WIDTH, LiteFeatures
 from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
@@ -78,7 +79,7 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, str]]:
     """
     try:
         found = read(path)
-        about = json.loads(found.header["heads"])
+        about = fitted(read_json(found.header["heads"], "heads"), dict[str, Any], "heads")
         heads = Heads(image_hidden=int(about["image_hidden"]), text_hidden=int(about["text_hidden"]))
         heads.load_state_dict(found.tensors)
     except (UserError, KeyError, ValueError, RuntimeError) as error:
