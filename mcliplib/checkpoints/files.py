@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +93,9 @@ def load_torch(path: Path) -> Any:
         try:
             if zipfile.is_zipfile(path):
                 _check_members(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch's, of what is refused here in one line
+                return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             carried = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
             what = f" ({carried[1]})" if carried else ""

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MOST_LINES, MOST_FILES = 7_000, 95  # of `mcliplib`
+# Of `mcliplib`. 7,000 lines were enough until files, lists and places were all checked as hostile ones are.
+MOST_LINES, MOST_FILES = 8_400, 95
 # An idea: the module in which one starts to read, what one need not open to follow it, and the most files to open.
 READINGS = {
     "S0, top to bottom": ("mcliplib.presets", {"errors", "vit", "_vision", "_torchvision_compat"}, 9),
