@@ -29,7 +29,7 @@ def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Conte
     wrong += [
         f"{name} {stored[name].dtype} for {tensor.dtype}"
         for name, tensor in wanted.items()
-        if name in stored and stored[name].is_floating_point() != tensor.is_floating_point()
+        if name in stored and tensor.is_floating_point() and not stored[name].is_floating_point()
     ]
     wrong += [f"{name} (must be zero)" for name in zeros if name in stored and stored[name].count_nonzero()]
     if "config" in contents.header:
