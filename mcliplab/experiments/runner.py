@@ -85,9 +85,9 @@ def run_plan(
 def gather(plan: Plan, output: Path | None) -> Results:
     """The results that there are of the plan's runs: those in the folder, and those in the record."""
     recorded: Results = results.load(plan.name)["values"]["runs"] if plan.name in results.names() else {}
-    paths = sorted(output.glob("*.json")) if output else []
-    own: Results = {path.stem: fitted(read_json(path), _Result, str(path)) for path in paths}
     runs = {run.name: run for run in plan.runs()}
+    paths = [path for path in sorted(output.glob("*.json")) if path.stem in runs] if output else []
+    own: Results = {path.stem: fitted(read_json(path), _Result, str(path)) for path in paths}
     found: Results = {}
     for there in (recorded, own):
         found |= {name: one for name, one in there.items() if name in runs and _fits(one, runs[name])}

@@ -89,7 +89,7 @@ def test_the_experiments_of_the_package_are_whole(name):
 
 
 def test_a_plan_may_have_the_base_of_another(plan):
-    plan.write_text("\n".join("base: efficiency" if line.startswith("base") else line for line in PLAN.splitlines()))
+    plan.write_text("\n".join("base: efficiency" if line.startswith("base:") else line for line in PLAN.splitlines()))
     assert {run.settings.batch_size for run in load_plan(str(plan)).runs()} == {256}
     plan.write_text(plan.read_text().replace("base: efficiency", "base: efficency"))
     with pytest.raises(UserError, match="no experiment 'efficency'"):
@@ -104,8 +104,8 @@ def test_a_variant_may_have_budgets_of_its_own(plan):
 @pytest.mark.parametrize(
     ("line", "instead", "message"),
     [
-        ("budgets: [16, 32]", "budgets: 1000", "budgets must be a list of whole numbers, got 1000"),
-        ("seeds: [0]", "seeds: 3", "seeds must be a list of whole numbers"),
+        ("budgets: [16, 32]", "budgets: 1000", "budgets must be a list of different whole numbers from 0, got 1000"),
+        ("seeds: [0]", "seeds: 3", "seeds must be a list of different whole numbers"),
         ("slow: {", "slow: {budgets: 16, ", "budgets of the variant slow must be a list"),
         ("slow: {learning_rate: 1.0e-4}", "slow: fast", "the variant slow must hold settings, got 'fast'"),
         ("base: {", "base: tiny #", "base must be settings, or the name of another experiment"),
@@ -130,7 +130,7 @@ def test_a_variant_may_change_nothing(plan):
 def test_results_need_a_folder(plan, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert main(["experiment", "run", str(plan), "--output", str(tmp_path / "taken")]) == 2
-    assert "cannot be a folder" in capsys.readouterr().err
+    assert "taken: cannot be written" in capsys.readouterr().err
 
 
 def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, monkeypatch):
@@ -166,7 +166,10 @@ def test_each_run_is_done_once_and_what_was_interrupted_goes_on(plan, tmp_path, 
     assert worth["times"] == worth["lowest"] == worth["highest"]  # one seed
     assert values["runs"]["slow-32-0"]["hardware"] == hardware()
     assert len(gather(load_plan(str(plan)), None)) == 4  # a new checkout goes on from the record
-    (output / "slow-16-0.json").write_text('{"scores": {}}')  # of something else: the record's is there
+    other = json.loads(before)
+    other["settings"]["seed"] = 9
+    (output / "slow-16-0.json").write_text(json.dumps(other))  # of something else: the record's is there
+    (output / "notes.json").write_text("[]")  # no run's
     assert len(gather(load_plan(str(plan)), output)) == 4
     plan.write_text(PLAN.replace("2.0e-3", "3.0e-3"))
     assert set(gather(load_plan(str(plan)), output)) == {"slow-16-0", "slow-32-0"}  # other settings, other results
@@ -199,7 +202,9 @@ def test_a_reinforced_result_is_also_of_the_pictures_that_its_set_does_not_hold(
     pictures, answers = tmp_path / "pictures.tar", tmp_path / "set" / "shard.tar"
     answers.parent.mkdir()
     answers.write_bytes(b"answers")
-    (answers.parent / "manifest.json").write_text(json.dumps({"status": "complete", "images": [str(pictures)]}))
+    manifest = {"status": "complete", "identity": {}, "inputs": [], "shards": [], "skipped": []}
+    manifest |= {"counts": {"samples": 0, "reasons": {}}, "images": [str(pictures)]}
+    (answers.parent / "manifest.json").write_text(json.dumps(manifest))
     names = (str(answers),)
 
     def content():
