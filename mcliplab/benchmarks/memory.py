@@ -150,7 +150,7 @@ class Reduction:
 
 def measure_reduction(folder: Path, encoder: Encoder) -> Reduction:
     """Compare the features of the large photographs in a folder, decoded whole and within the memory bound."""
-    cosines = []
+    cosines: list[float] = []
     bound = images.WHOLE_PIXELS
     for path in sorted(folder.glob("*.jpg")):
         reduced = read_picture(path)

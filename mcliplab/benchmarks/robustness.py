@@ -38,7 +38,7 @@ _LONGEST = 300  # letters of a printed line that are kept
 
 
 class Bounds(NamedTuple):
-    """What a command may use before it counts as failed."""
+    """Limits beyond which a command counts as failed."""
 
     seconds: float = 120.0
     bytes: int = 4 << 30  # resident, of the command and the processes that it starts
@@ -49,7 +49,7 @@ BOUNDS = Bounds()
 
 @dataclass(frozen=True)
 class Command:
-    """What is typed.
+    """A command line to try.
 
     Attributes:
         arguments: behind `mcliplib`.
@@ -92,7 +92,7 @@ class Ended(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
         verdict: of the case.
@@ -176,6 +176,7 @@ def started(command: Command, folder: Path) -> Iterator["subprocess.Popen[bytes]
     environment = {**os.environ, "NO_COLOR": "1", "no_proxy": "127.0.0.1", **command.environment}
 
     def limit() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would their children
         if command.largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (command.largest_file,) * 2)
 

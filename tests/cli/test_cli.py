@@ -1,6 +1,7 @@
 """The command line: help everywhere, one clear line and a non-zero exit on bad input."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -97,12 +98,22 @@ def test_train_then_evaluate(tmp_path, capsys):
     assert "image_to_text_r1" in capsys.readouterr().out
 
 
+def heeding_ctrl_c() -> None:
+    """A shell's background jobs ignore SIGINT, and so would their children: this test would never end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
 @pytest.mark.parametrize("after", [2.0, 8.0])
 def test_a_stopped_command_says_so_in_one_line(number, code, word, after, tmp_path):
     """Also during the imports, which take seconds."""
     arguments = ["train", "--output", str(tmp_path / "run"), "--samples", "100000000", "--preset", "mobileclip_pico"]
-    process = subprocess.Popen([sys.executable, "-m", "mcliplib", *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcliplib", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_ctrl_c,
+    )
     time.sleep(after)
     process.send_signal(number)
     lines = process.communicate()[1].splitlines()
