@@ -45,7 +45,7 @@ _MOST_DEPTH = 100
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong in the block with writing `path` becomes one line that says what, why and what to do.
+    """Turn errors of writing `path` in the block into one line that says what failed, why, and the cure.
 
     Raises:
         WriteError: no space, not allowed, read-only, a folder, ...
@@ -274,7 +274,7 @@ def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
 
 
 class Range(NamedTuple):
-    """What a number, or the length of a text or list, may be: `Annotated[int, Range(1, 8)]`."""
+    """The range of a number, or of the length of a text or list: `Annotated[int, Range(1, 8)]`."""
 
     least: int | float
     most: int | float

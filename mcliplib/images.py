@@ -86,6 +86,13 @@ def read_picture(
         raise _explained(source, name, error) from error
 
 
+def is_picture(content: bytes) -> bool:
+    """Whether the bytes begin as a picture that `read_picture` may read; nothing is decoded."""
+    with contextlib.suppress(Exception), _opened(content):  # Pillow raises nearly anything
+        return True
+    return False
+
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -166,15 +173,11 @@ def _opened(source: bytes | str | os.PathLike[str]) -> Iterator[Image.Image]:
         with _header_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = stack.enter_context(Image.open(file, formats=[one for one in _FORMATS if one in _known()]))
+                Image.init()
+                image = stack.enter_context(Image.open(file, formats=[one for one in _FORMATS if one in Image.OPEN]))
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         yield image
-
-
-def _known() -> dict[str, object]:
-    Image.init()
-    return dict(Image.OPEN)
 
 
 def _check_pixels(image: Image.Image, max_pixels: int, name: str) -> None:

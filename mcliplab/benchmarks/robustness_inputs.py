@@ -417,7 +417,7 @@ def another_shard(folder: Path) -> None:
 
 
 def zeros(folder: Path) -> None:
-    """What some disks leave after power was lost."""
+    """Fill a file with zeros, as some disks do after a power cut."""
     (folder / _SECOND).write_bytes(bytes((folder / _SECOND).stat().st_size))
 
 
@@ -565,8 +565,8 @@ def stride_0(tensor: Any) -> Any:
     return tensor.flatten()[:1].clone().expand(10**12)
 
 
-def zip_bomb(path: Path) -> None:
-    """A PyTorch file of compressed zeros."""
+def zip_bomb(path: Path, size: int = 10**9) -> None:
+    """A PyTorch file of compressed zeros, so many bytes in each tensor."""
     import torch
 
     torch.save({"a": torch.zeros(3)}, path)
@@ -574,7 +574,7 @@ def zip_bomb(path: Path) -> None:
         members = {one.filename: archive.read(one) for one in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            archive.writestr(name, bytes(10**9) if "/data/" in name else content)
+            archive.writestr(name, bytes(size) if "/data/" in name else content)
 
 
 def ours(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
@@ -601,7 +601,7 @@ def not_a_number(config: dict[str, Any], weights: dict[str, Any]) -> None:
 
 
 class _Touch:
-    """What its unpickling runs."""
+    """Name the function that unpickling would call."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)

@@ -91,7 +91,7 @@ class Kills:
             return time.monotonic() - begin
 
     def _killed(self, command: Command, place: Place, seconds: float, whole: str) -> str:
-        """What is wrong after a run that was killed after these seconds, and resumed."""
+        """Kill a run after these seconds and resume it; returns the fault that this left, if any."""
         with robustness.started(command, place.folder) as process:
             if not begun(place.folder, process):
                 return "it did not begin"

@@ -17,7 +17,7 @@ _ONLY_AT_THE_START = {"image_size", "drop_path", "layer_scale"}  # of the prepro
 
 
 def find_faults(weights: dict[str, Tensor], config: ModelConfig, contents: Contents, format: str) -> str:
-    """What keeps a file from filling a model with this state dict, in the file's own names; nothing if it fits."""
+    """The faults for which a file does not fit a model with this state dict, in the file's own names; "" if it fits."""
     wanted = {there.name: there.layout.write(weights[name]) for name, there in places_of(weights, format).items()}
     zeros = constants(config, format)
     stored = contents.tensors

@@ -69,21 +69,17 @@ def own_samples(data: str, max_pixels: int, side: int) -> "list[Sample]":
     """
     from mcliplib.data import Sample
     from mcliplib.data.reader import ReadReport, Skip
-    from mcliplib.reinforce.sources import find_sources
+    from mcliplib.reinforce.sources import find_sources, usable
 
     report, samples = ReadReport(), []
     for source in find_sources(data, shard_size=1000):
-        for raw in source.read(report.broken_shards):
-            reason = raw.fault
-            if not reason:
-                try:
-                    image = read_picture(raw.image, max_pixels=max_pixels, side=side).image
-                except PictureError as error:
-                    reason = error.reason
-            if reason:
-                report.skip(Skip(source.name, raw.key, reason), max_skipped=1.0)
+        for raw in usable(source, report, max_skipped=1.0):
+            try:
+                image = read_picture(raw.image, max_pixels=max_pixels, side=side).image
+            except PictureError as error:
+                report.read -= 1
+                report.skip(Skip(source.name, raw.key, error.reason), max_skipped=1.0)
             else:
-                report.read += 1
                 samples.append(Sample(raw.key, image, raw.caption, raw.meta))
     if report.skipped or report.broken_shards:
         print(report, file=sys.stderr)

@@ -38,7 +38,7 @@ from unicodedata import normalize
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from mcliplib.data.reader import IMAGE_EXTENSIONS, Members, image_extension, raw_samples
+from mcliplib.data.reader import IMAGE_EXTENSIONS, Members, ReadReport, Skip, image_extension, raw_samples
 from mcliplib.data.registry import shard_paths
 from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, TAR_SUFFIXES, expand_braces, safe_key
 from mcliplib.errors import MissingFileError, UserError
@@ -120,6 +120,27 @@ def find_sources(input: Input, shard_size: int) -> list[Source]:
     if not found:
         raise UserError("the input names no shards and no list")
     return found
+
+
+def usable(source: Source, report: ReadReport, max_skipped: float) -> Iterator[RawSample]:
+    """The samples of a source that have no fault; the others are counted.
+
+    Args:
+        source: to read.
+        report: notes what was read and left out, and what breaks off.
+        max_skipped: largest share (0 to 1) of samples left out that is still accepted.
+
+    Raises:
+        UserError: more was left out.
+    """
+    broken: dict[str, str] = {}
+    for sample in source.read(broken):
+        if sample.fault:
+            report.skip(Skip(source.name, sample.key, sample.fault), max_skipped)
+        else:
+            report.read += 1
+            yield sample
+    report.broken_shards.update(broken)
 
 
 def make_sample(key: str, image: bytes, extension: str, caption: str, meta: Any, url: str = "") -> RawSample:

@@ -282,7 +282,7 @@ class ReinforcedBatches:
 
     def _usable(self, row: int, view: int, step: int) -> tuple[int, np.ndarray]:
         """A row and its view; where its picture cannot be decoded, those of another row, drawn for this step."""
-        rng = np.random.default_rng([self.seed, 3, step, row])
+        rng: np.random.Generator | None = None
         while True:
             try:
                 return row, self.view(row, view)
@@ -293,7 +293,8 @@ class ReinforcedBatches:
                 bad, there = len(self.unusable), len(self.samples)
                 if bad > _MOST_UNUSABLE * there:
                     raise UserError(f"{bad} of {there} pictures cannot be used: {error}") from error
-                row = int(rng.integers(len(self.samples)))
+                rng = rng or np.random.default_rng([self.seed, 3, step, row])
+                row = int(rng.integers(there))
 
 
 def _bytes_of(picture: Picture) -> int:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from mcliplib.data import Sample, load_samples, shard_paths
+from mcliplib.data.registry import tars_in
 from mcliplib.errors import UserError
-from mcliplib.files import read_json
 from mcliplib.images import MAX_PIXELS
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.manifest import MANIFEST, MadeWith, check_shards, checked, made_with, read_finished
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.sample import ReinforcedSample
-from mcliplib.reinforce.sources import LIST_SUFFIXES, TAR_SUFFIXES, TarSource, find_sources, open_fs
+from mcliplib.reinforce.sources import LIST_SUFFIXES, TarSource, find_sources
+from mcliplib.reinforce.store import Store
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train.batches import Batch, PairBatches, ReinforcedBatch, ReinforcedBatches, Views, side_for
 from mcliplib.train.settings import TrainSettings
@@ -45,6 +46,11 @@ class TrainingData(Protocol):
         """The sequence of batches of a run."""
 
 
+def _of_pairs(settings: TrainSettings) -> dict[str, float]:
+    """The settings of plain pairs' crops and captions, as `PairBatches` and `pair_recipe` name them."""
+    return {name: getattr(settings, name) for name in ("min_crop", "mirror", "jitter", "keyword_captions")}
+
+
 @dataclass(frozen=True)
 class PairData:
     """Pictures with captions, and keywords where there are any."""
@@ -68,10 +74,7 @@ class PairData:
             image_size=image_size,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            min_crop=settings.min_crop,
-            mirror=settings.mirror,
-            jitter=settings.jitter,
-            keyword_captions=settings.keyword_captions,
+            **_of_pairs(settings),
         )
 
 
@@ -205,13 +208,7 @@ class StreamData:
             )
         else:
             recipe = pair_recipe(
-                tokenizer,
-                image_size=image_size,
-                min_crop=settings.min_crop,
-                mirror=settings.mirror,
-                jitter=settings.jitter,
-                keyword_captions=settings.keyword_captions,
-                max_pixels=settings.max_pixels,
+                tokenizer, image_size=image_size, max_pixels=settings.max_pixels, **_of_pairs(settings)
             )
         return Stream(self.shards, recipe, rows, settings.seed, block=settings.shuffle, workers=workers)
 
@@ -240,9 +237,7 @@ def load_data(settings: TrainSettings, image_size: int) -> PairData | Reinforced
 def _check_shards_there(name: str, reinforced: bool) -> None:
     """Raises a UserError that says how to make a set, where the name is a folder of pictures or a list."""
     path = Path(name)
-    if name.lower().endswith(LIST_SUFFIXES) or (
-        path.is_dir() and not any(one.name.endswith(TAR_SUFFIXES) for one in path.iterdir())
-    ):
+    if name.lower().endswith(LIST_SUFFIXES) or (path.is_dir() and not tars_in(path)):
         more = "" if reinforced else " --captions 0 --augmentations 1"
         raise UserError(
             f"{name}: training reads shards, not pictures; make them with `mcliplib reinforce --input {name} "
@@ -286,11 +281,10 @@ def stream_data(settings: TrainSettings) -> StreamData:
 
 def _manifest_beside(folder: str) -> MadeWith:
     """How the shards of a folder or URL were made; without a manifest, as the public release was."""
-    fs, path = open_fs(f"{folder}/{MANIFEST}" if folder else MANIFEST)
-    if not fs.exists(path):
+    found = Store(folder or ".").read_json(MANIFEST, checked)
+    if found is None:
         log.warning("%s: has no %s; taken for the public release, teachers %s", folder, MANIFEST, RELEASED_DIMS)
         return MadeWith(RELEASED_DIMS, PAPER)
-    found = checked(read_json(fs.cat_file(path), f"{folder}/{MANIFEST}"), f"{folder}/{MANIFEST}")
     if found.get("images"):
         raise UserError(f"{folder}: its pictures are in other shards; such a set is trained in memory (--no-stream)")
     return made_with(found)

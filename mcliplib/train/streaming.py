@@ -24,13 +24,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mcliplib.data import Sample
-from mcliplib.data.reader import Paths, ReadReport, Skip, existing, words_of
+from mcliplib.data.reader import Paths, ReadReport, existing, words_of
 from mcliplib.errors import UserError
 from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 from mcliplib.reinforce.augment import PAPER, AugmentSettings
 from mcliplib.reinforce.reading import read_reinforced
 from mcliplib.reinforce.sample import ReinforcedSample
-from mcliplib.reinforce.sources import RawSample, TarSource, local_copy
+from mcliplib.reinforce.sources import RawSample, TarSource, local_copy, usable
 from mcliplib.tokenizer import Tokenizer
 from mcliplib.train.batches import (
     Batch,
@@ -71,7 +71,7 @@ class Delivered(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What becomes of a shard's samples; a function of the shard, the sample's key and the pass alone.
+    """How a shard's samples become batches; a function of the shard, the sample's key and the pass alone.
 
     Attributes:
         read: a shard's usable samples, in order, not decoded.
@@ -321,14 +321,8 @@ def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
 
 
 def _read_pairs(shard: str) -> Iterator[RawSample]:
-    source, report, broken = TarSource(shard), ReadReport(), dict[str, str]()
-    for sample in source.read(broken):
-        if sample.fault:
-            report.skip(Skip(shard, sample.key, sample.fault), _MOST_SKIPPED)
-        else:
-            report.read += 1
-            yield sample
-    report.broken_shards.update(broken)
+    report = ReadReport()
+    yield from usable(TarSource(shard), report, _MOST_SKIPPED)
     _say(report)
 
 

@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mcliplib
+from mcliplab.benchmarks.robustness_inputs import zip_bomb
 from mcliplib import load_checkpoint, load_model, save_checkpoint
 from mcliplib.checkpoints import read_header
 from mcliplib.errors import UserError
@@ -109,15 +110,6 @@ def test_headers_that_are_none(header: dict[str, str], good: Path, tmp_path: Pat
         load_model(path)
 
 
-def _bomb(path: Path) -> None:
-    torch.save({"a": torch.zeros(3)}, path)
-    with zipfile.ZipFile(path) as plain:
-        members = {one.filename: plain.read(one) for one in plain.infolist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, content in members.items():
-            packed.writestr(name, bytes(10**8) if "/data/" in name else content)
-
-
 def _nested(path: Path) -> None:
     level: Any = {"x": 1}
     for _ in range(6):
@@ -145,6 +137,9 @@ def test_files_that_are_none(kind: str, suffix: str, tmp_path: Path) -> None:
     make(tmp_path / f"bad{suffix}")
     with pytest.raises(UserError, match=rf"bad\{suffix}: .*({message})"):
         load_model(tmp_path / f"bad{suffix}")
+
+
+_bomb = partial(zip_bomb, size=10**8)
 
 
 @pytest.mark.parametrize(("make", "message"), [(_bomb, "compressed"), (_nested, "no state dict")])
