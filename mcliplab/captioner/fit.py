@@ -1,23 +1,21 @@
 """From the training sets to trained caption decoders."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mcliplab.captioner.training import DecoderData, DecoderSettings, halves, train_decoder
 from mcliplab.teachers.fit import training_views
 from mcliplib.checkpoints.files import write_safetensors
+from mcliplib.checkpoints.int8 import to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
-from mcliplib.reinforce.captioners.decoder import STEP, VARIANT, CaptionDecoder, DecoderConfig, special_tokens
+from mcliplib.reinforce.captioners.decoder import VARIANT, CaptionDecoder, DecoderConfig, special_tokens
 from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, LiteFeatures
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer, restrict_vocab
-
-_LEVELS = 127
 
 
 def train_captioner(
@@ -64,24 +62,3 @@ def save_decoder(decoder: CaptionDecoder, tokenizer: Tokenizer, path: Path) -> N
     """Write a decoder in int8, with its settings and vocabulary in the file's header."""
     header = {"decoder": json.dumps(asdict(decoder.config)), "vocab": json.dumps(tokenizer.vocab)}
     write_safetensors(to_int8(decoder.state_dict()), path, header)
-
-
-def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors for a file.
-
-    Args:
-        tensors: floating-point weights by name.
-
-    Returns:
-        `NAME` int8 and `NAME.step` float32 for what has rows, `NAME` float16 for vectors and scalars.
-    """
-    stored: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if value.dim() < 2:
-            stored[name] = value.half()
-            continue
-        rows = value.float().flatten(1)
-        step = (rows.abs().amax(dim=1) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
-        levels = (rows / step[:, None]).round().clamp(-_LEVELS, _LEVELS)
-        stored[name], stored[name + STEP] = levels.to(torch.int8).view_as(value), step
-    return stored

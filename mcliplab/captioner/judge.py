@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mcliplib.data import Sample
+from mcliplib.data import Sample, concept_of
 from mcliplib.evaluate.features import Encoder
 from mcliplib.reinforce.settings import Captioner
 from mcliplib.reinforce.store import generator_of
@@ -74,7 +74,7 @@ def judge(
 def _others(sample: Sample, reals: Sequence[str], texts: dict[str, Tensor], seed: int) -> Tensor:
     """Features of the captions to beat [99, D]."""
     order = torch.randperm(len(reals), generator=generator_of("others", seed, sample.key)).tolist()
-    mine = sample.caption.lower().rstrip(".")
-    different = (reals[place] for place in order if reals[place].lower().rstrip(".") != mine)
+    mine = concept_of(sample.caption)
+    different = (reals[place] for place in order if concept_of(reals[place]) != mine)
     chosen = list(dict.fromkeys(text for text, _ in zip(different, range(4 * OTHERS), strict=False)))[:OTHERS]
     return torch.stack([texts[text] for text in chosen])

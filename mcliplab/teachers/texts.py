@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from mcliplib.data import Sample
+from mcliplib.data import Sample, concept_of
 
 WEIGHTS = (0.5, 0.2, 0.2, 0.1)  # how often each of the ways is drawn
 _MOST_KEYWORDS = 6
@@ -20,6 +20,6 @@ def ways_to_say(sample: Sample) -> tuple[str, str, str, str]:
 
 
 def caption_numbers(samples: Sequence[Sample]) -> list[int]:
-    """Equal numbers for equal captions, whatever their case and final stop."""
+    """Equal numbers for equal captions, as `concept_of` compares them."""
     known: dict[str, int] = {}
-    return [known.setdefault(sample.caption.lower().rstrip("."), len(known)) for sample in samples]
+    return [known.setdefault(concept_of(sample.caption), len(known)) for sample in samples]

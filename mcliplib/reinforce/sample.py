@@ -44,6 +44,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcliplib.checkpoints.int8 import LEVELS, quantize_rows
 from mcliplib.data.reader import IMAGE_EXTENSIONS, image_extension
 from mcliplib.errors import UserError
 from mcliplib.files import blaming, fitted, read_json
@@ -53,7 +54,7 @@ from mcliplib.reinforce.augment import PAPER, Augmentation, AugmentSettings, dec
 EmbeddingDType = Literal["float32", "bfloat16", "int8", "int4"]
 MEMBER_OF: dict[EmbeddingDType, str] = {"float32": "npz", "bfloat16": "pth.gz", "int8": "npz", "int4": "npz"}
 _MAX_BYTES = 64 << 20  # decompressed; the public release's samples need 0.2 MB
-_LEVELS = {"int8": 127, "int4": 7}  # to either side of zero
+_LEVELS = {"int8": LEVELS, "int4": 7}  # to either side of zero
 _UNIT_TOLERANCE = 0.02  # of a norm; what int8 leaves of 768 numbers stays within a tenth of it
 _COARSE_TOLERANCE = 0.3  # what int4 does to the norm of one teacher with few dimensions; all together keep theirs
 
@@ -167,11 +168,9 @@ def _norms(rows: Tensor, teacher_dims: Sequence[int] | None) -> NDArray[np.float
         return np.sqrt(squares if teacher_dims is not None else squares / np.maximum(np.round(squares), 1))
 
 
-def _quantized(rows: NDArray[np.float32], most: int = _LEVELS["int8"]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Levels from -most to most, and a float16 step for each row; rounded with the step as stored."""
-    step = (np.abs(rows).max(axis=1) / most).astype(np.float16)
-    levels = np.round(rows / np.maximum(step.astype(np.float32), 1e-8)[:, None])
-    levels = np.clip(levels, -most, most).astype(np.int8)
+def _quantized(rows: NDArray[np.float32], most: int) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Levels from -most to most, and a float16 step for each row."""
+    levels, step = quantize_rows(rows, most, np.float16)
     if most > _LEVELS["int4"]:
         return levels, step
     # So coarse, rounding changes a row's length; the step that keeps it.

@@ -7,7 +7,7 @@ the rest in float16.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.files import fitted, read_json
@@ -30,29 +31,9 @@ from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer
 
-STEP = ".step"  # after a tensor's name: what its int8 numbers are multiples of, by row
 VARIANT = "lite0"
 FOLDS = 2
 TOP_P = 0.9
-
-
-def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 tensors of `to_int8`, within half a step.
-
-    Raises:
-        ValueError: an int8 tensor without one step for each of its rows.
-    """
-    tensors = {}
-    for name, value in stored.items():
-        if value.dtype != torch.int8:
-            if not (name.endswith(STEP) and name.removesuffix(STEP) in stored):
-                tensors[name] = value.float()
-            continue
-        step = stored.get(name + STEP)
-        if step is None or step.shape != value.shape[:1]:
-            raise ValueError(f"{name} is int8 and has no step for each row")
-        tensors[name] = value.float() * step.view(-1, *[1] * (value.dim() - 1))
-    return tensors
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcliplab.captioner.fit import to_int8
-from mcliplib.reinforce.captioners.decoder import from_int8
+from mcliplib.checkpoints.int8 import from_int8, to_int8
 
 
 @given(
