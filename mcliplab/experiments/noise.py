@@ -1,11 +1,12 @@
-"""Captions as bad as the web's: a share of the pictures gets what was said of another one."""
+"""Captions as bad as the web's: some are of another picture, and many say little about their own."""
 
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
-from mcliplib.data.sample import Sample
+from mcliplib.data.sample import Sample, concept_of
 
 
 @runtime_checkable
@@ -15,6 +16,7 @@ class _Keyed(Protocol):
 
 
 _S = TypeVar("_S", bound=_Keyed)
+_SAY_NOTHING = {"and", "for", "the", "with"}
 
 
 def with_wrong_captions(samples: Sequence[Sample], share: float) -> list[Sample]:
@@ -53,6 +55,35 @@ def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
     """
     chosen = sorted((key for key in keys if part_of_one("caption", key) < share), key=lambda key: _hash("ring", key))
     return dict(zip(chosen, chosen[1:] + chosen[:1], strict=True))
+
+
+def with_vague_captions(samples: Sequence[Sample], names: float) -> list[Sample]:
+    """The same pictures, each with one caption and no keywords: some with their names, the others with a tag.
+
+    A tag is one of the picture's keywords that is not its name; where it has none, one word of its caption; where that
+    is a single word, the caption.
+
+    Args:
+        samples: with different keys.
+        names: share of the pictures, from 0 to 1, that keep their captions; a hash of the key decides which, so that a
+            larger share has those of a smaller one.
+    """
+    return [
+        replace(
+            one,
+            caption=one.caption if part_of_one("named", one.key) < names else _tag(one),
+            meta={**one.meta, "keywords": []},
+        )
+        for one in samples
+    ]
+
+
+def _tag(sample: Sample) -> str:
+    name = concept_of(sample.caption)
+    keywords = [word for word in sample.meta.get("keywords", []) if concept_of(word) != name]
+    words = [word for word in re.findall(r"\w+", name) if len(word) > 2 and word not in _SAY_NOTHING]
+    offered = keywords or (words if len(words) > 1 else [sample.caption])
+    return str(offered[int(part_of_one("tag", sample.key) * len(offered))])
 
 
 def part_of_one(what: str, name: str) -> float:
