@@ -77,9 +77,7 @@ def test_folds_are_even_and_part_the_drawings_of_a_concept():
 
 
 def test_captions_are_a_function_of_picture_key_and_seed():
-    captioner = NearestCaptioner(
-        Looking("one", 24, 32), ["thing 1", "thing 2", "thing 1", "tag"], scale=5.0
-    )
+    captioner = NearestCaptioner(Looking("one", 24, 32), ["thing 1", "thing 2", "thing 1", "tag"], scale=5.0)
     images, keys = [one.image for one in pictures(6)], [one.key for one in pictures(6)]
     found = captioner.caption(images, keys, 4, 0)
     assert [len(texts) for texts in found] == [4] * 6
