@@ -54,12 +54,13 @@ def run_command(arguments: Sequence[str]) -> Ran:
     seen, curve = psutil.Process(process.pid), list[tuple[float, float]]()
     assert process.stderr is not None
     while process.poll() is None:
-        curve.append((time.perf_counter() - begun, _resident(seen)))
+        if size := _resident(seen):  # a process that is ending has none
+            curve.append((time.perf_counter() - begun, size))
         time.sleep(_EVERY)
     said = process.stderr.read()
     if process.returncode:
         raise UserError(f"mcliplib {' '.join(arguments)}: ended with {process.returncode}: {said[-500:]}")
-    return Ran(time.perf_counter() - begun, max(size for _, size in curve), curve)
+    return Ran(time.perf_counter() - begun, max((size for _, size in curve), default=0.0), curve)
 
 
 def _resident(process: psutil.Process) -> float:

@@ -1,5 +1,6 @@
 """Memory on sets of real sizes: made small here, by the real commands."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def test_a_stream_is_measured_and_recorded(tmp_path: Path, monkeypatch: pytest.M
 def test_a_command_that_fails_is_an_error() -> None:
     with pytest.raises(UserError, match=r"ended with 2: .*no such file"):
         memory.run_command(["evaluate", "--model", "nowhere.safetensors"])
+
+
+def test_a_command_that_is_ending_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = itertools.cycle([0.0, 7.0])
+    monkeypatch.setattr(memory, "_resident", lambda process: next(sizes))
+    monkeypatch.setattr(memory, "_EVERY", 0.01)
+    ran = memory.run_command(["--version"])
+    assert {size for _, size in ran.curve} == {7.0}
+    assert ran.peak_mb == 7.0
 
 
 def test_reduction_compares_the_large_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
