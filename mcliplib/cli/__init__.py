@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mcliplib import __version__
 from mcliplib._torchvision_compat import ensure_torchvision
 from mcliplib.cli.common import register
 from mcliplib.errors import UserError
@@ -38,6 +39,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     Registering a command imports what it needs: `mcliplib doctor` must start where the rest does not import.
     """
     parser = argparse.ArgumentParser(prog="mcliplib", description="MobileCLIP: learn it, run it, extend it.")
+    parser.add_argument("--version", action="version", version=f"mcliplib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         if only in (None, name):

@@ -29,6 +29,13 @@ def test_help(arguments, capsys):
     assert "usage: mcliplib" in capsys.readouterr().out
 
 
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"mcliplib {mcliplib.__version__}\n"
+
+
 def test_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "mcliplib", "--help"], capture_output=True, text=True, check=True)
     assert "train" in done.stdout
