@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mcliplib.optimization import adamw, set_learning_rate, warmup_cosine
+from mcliplib.optimization import BETAS_OF_CLIP, adamw, warmup_cosine
 
 LossOf = Callable[[Tensor, torch.Generator], Tensor]  # of the rows of a batch
 
@@ -37,7 +37,12 @@ class FitSettings(Protocol):
 
 
 def fit(
-    module: nn.Module, rows: int, settings: FitSettings, loss_of: LossOf, progress: Callable[[int, float], None]
+    module: nn.Module,
+    rows: int,
+    settings: FitSettings,
+    loss_of: LossOf,
+    progress: Callable[[int, float], None],
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Train a module with AdamW; equal arguments and machine give equal weights.
 
@@ -47,18 +52,22 @@ def fit(
         settings: of the training.
         loss_of: the loss of a batch, from the rows' indices and the only source of random numbers.
         progress: told each epoch's number, from 1, and mean loss.
+        optimizer: in place of the usual one; a group's `factor` multiplies the learning rate for it.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     size = min(settings.batch_size, rows)
     per_epoch = rows // size
     peak, steps = settings.learning_rate, per_epoch * settings.epochs
-    optimizer = adamw(module, learning_rate=peak, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    if optimizer is None:
+        optimizer = adamw(module, learning_rate=peak, weight_decay=settings.weight_decay, betas=BETAS_OF_CLIP)
     for epoch in range(1, settings.epochs + 1):
         total = 0.0
         order = torch.randperm(rows, generator=generator)[: per_epoch * size]
         for index, chosen in enumerate(order.split(size)):
             step = (epoch - 1) * per_epoch + index
-            set_learning_rate(optimizer, warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps))
+            rate = warmup_cosine(step, peak=peak, warmup_steps=max(1, steps // 10), steps=steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("factor", 1.0)
             loss = loss_of(chosen, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+BETAS_OF_CLIP = (0.9, 0.98)  # the Transformer's (1706.03762), and CLIP's for its ViTs (2103.00020)
+
 
 def adamw(
     module: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float], eps: float = 1e-8

@@ -1,7 +1,7 @@
 """From the training sets to trained heads."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +13,12 @@ from mcliplab.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
 from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
 from mcliplab.teachers.views import image_views
 from mcliplib.checkpoints.files import write_safetensors
+from mcliplib.checkpoints.int8 import to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
-from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, Heads
+from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, TOWER, Heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2
@@ -97,13 +98,22 @@ def train_teachers(
         data = head_data(variant, samples, text, progress=progress)
         heads = train_heads(data, settings, lambda epoch, loss: progress(f"epoch {epoch}: loss {loss:.3f}"))
         path = (output or data_root() / "teachers") / f"{variant}.safetensors"
-        save_heads(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings), **noted})
+        save_trained(heads, path, {"variant": variant, "pairs": str(len(samples)), "settings": repr(settings), **noted})
         paths.append(path)
     return paths
 
 
-def save_heads(heads: Heads, path: Path, about: dict[str, str]) -> None:
-    """Write the heads in float16, with the widths and `about` in the file's metadata."""
+def save_trained(heads: Heads, path: Path, about: dict[str, str], tower: Mapping[str, Tensor] | None = None) -> None:
+    """Write the heads, with the widths and `about` in the file's metadata.
+
+    Args:
+        heads: float16 in the file; a byte for each weight where the tower is with them.
+        path: of the file.
+        about: what is to be known about them.
+        tower: weights of a tuned image tower; they take a byte each.
+    """
     widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(heads.text[1].out_features)}
     tensors = {name: value.half() for name, value in heads.state_dict().items()}
+    if tower is not None:
+        tensors = to_int8({**heads.state_dict(), **{TOWER + name: value for name, value in tower.items()}})
     write_safetensors(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})

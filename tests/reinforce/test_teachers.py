@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mcliplab.teachers.ensemble import Ensemble
-from mcliplab.teachers.fit import save_heads
+from mcliplab.teachers.fit import save_trained
 from mcliplib.cli import main
 from mcliplib.data import load_samples
 from mcliplib.errors import UserError
@@ -151,7 +151,7 @@ def test_unknown_teachers_are_refused(spec):
 
 
 def test_heads_of_ones_own_by_name(locked, tmp_path):
-    save_heads(locked.heads, tmp_path / "own.safetensors", {"variant": "lite0"})
+    save_trained(locked.heads, tmp_path / "own.safetensors", {"variant": "lite0"})
     own = make_teacher(f"lit-lite0:{tmp_path / 'own.safetensors'}", text=locked.text)
     assert own.name == "lit-lite0"
     assert torch.equal(own.encode_texts(TEXTS), locked.encode_texts(TEXTS))

@@ -1,4 +1,6 @@
-"""A locked teacher (LiT, 2111.07991): pretrained towers that are not touched, and small heads trained on our pairs.
+"""A local teacher: pretrained towers joined by small heads, trained on our pairs; the image tower locked or tuned.
+
+Locked, the towers are not touched (LiT, 2111.07991). Tuned, the image tower was trained too, from there on.
 
 The heads are residual and start as ConSE and MiniLM themselves: each output layer starts at zero, so the untrained
 heads give what the frozen towers already know about photographs and words that no training pair shows; training and
@@ -9,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,16 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import data_root
 from mcliplib.errors import UserError
 from mcliplib.files import fitted, read_json
 from mcliplib.preprocess import preprocess_image
-from mcliplib.reinforce.teachers.efficientnet import FEATURES, IMAGE_WIDTH, LiteFeatures
+from mcliplib.reinforce.teachers.efficientnet import FEATURES, IMAGE_WIDTH, Frozen, LiteFeatures
 from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 KEPT = 0.6  # of ConSE, times the confidence; chosen on photographs of two training sets left out of the training
 VARIANTS = ("lite0", "lite2")
+TOWER = "tower."  # before the names of a tuned image tower's weights
 IMAGE_SIZE = 160  # pixels; twice the side of most of our pictures, at half the cost of the towers' own 224 and 260
 
 
@@ -52,13 +56,13 @@ class Heads(nn.Module):
         change = self.image(torch.cat([self.pooled_norm(pooled), conse * WIDTH**0.5], dim=-1))
         return nn.functional.normalize(conse + change, dim=-1)
 
-    def recall(self, features: Float[Tensor, "n 1664"], confidence: Float[Tensor, "n 1"]) -> Float[Tensor, "n 384"]:
-        """`encode_image`, with ConSE mixed in again as far as the CNN is sure: how trained heads are asked.
+    def recall(self, features: Float[Tensor, "n 1664"], frozen: Frozen) -> Float[Tensor, "n 384"]:
+        """`encode_image`, with the frozen CNN's ConSE mixed in as far as it is sure: how trained heads are asked.
 
         Training on drawings makes the heads forget what the CNN knows of photographs; a mixture of the tuned and the
         untuned model keeps both (Wortsman et al., 2109.01903).
         """
-        mixed = self.encode_image(features) + KEPT * confidence * features[:, FEATURES:]
+        mixed = self.encode_image(features) + KEPT * frozen.confidence * frozen.features[:, FEATURES:]
         return nn.functional.normalize(mixed, dim=-1)
 
     def encode_text(self, features: Float[Tensor, "m 384"]) -> Float[Tensor, "m 384"]:
@@ -71,20 +75,30 @@ class Heads(nn.Module):
         return self.log_scale.exp()
 
 
-def load_heads(path: Path) -> tuple[Heads, dict[str, str]]:
-    """Heads in float32 and eval mode, and what was noted about them.
+class Trained(NamedTuple):
+    """The content of a teacher's file."""
+
+    heads: Heads  # float32, eval mode
+    tower: dict[str, Tensor] | None  # of the image tower, where it was tuned too; without the classifier
+    about: dict[str, Any]
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a teacher's file.
 
     Raises:
-        UserError: no such file, or not one that `save_heads` wrote.
+        UserError: no such file, or not one that `mcliplab.teachers.fit.save_trained` wrote.
     """
     try:
         found = read(path)
         about = fitted(read_json(found.header["heads"], "heads"), dict[str, Any], "heads")
         heads = Heads(image_hidden=int(about["image_hidden"]), text_hidden=int(about["text_hidden"]))
-        heads.load_state_dict(found.tensors)
+        tensors = from_int8(found.tensors)
+        tower = {name.removeprefix(TOWER): tensors.pop(name) for name in list(tensors) if name.startswith(TOWER)}
+        heads.load_state_dict(tensors)
     except (UserError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no trained heads ({error}); `mcliplib teachers train` makes them") from error
-    return heads.eval().requires_grad_(False), about
+    return Trained(heads.eval().requires_grad_(False), tower or None, about)
 
 
 def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -123,18 +137,20 @@ class LockedTeacher:
         self.name = name or f"lit-{variant}"
         if not isinstance(heads, Heads):
             path = heads_path(variant) if heads is None else Path(heads)
-            heads, about = load_heads(path)
+            heads, tower, about = load_trained(path)
             if (made_for := about.get("variant", variant)) != variant:
                 raise UserError(f"{path}: heads of {made_for}, not of {variant}")
         else:
-            about = {}
+            tower, about = None, {}
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
+        self.tuned = LiteFeatures(variant, self.text, tower) if tower else None
         self.to(device)
         self.identity = {
             **self.features.tower.identity(),
             **self.text.identity(),
             "heads_sha256": weights_sha256(self.heads),
+            **({"tower_sha256": weights_sha256(self.tuned)} if self.tuned else {}),
             "image_size": str(IMAGE_SIZE),
             "kept": str(KEPT),
             **{f"heads_{name}": value for name, value in about.items()},
@@ -143,13 +159,17 @@ class LockedTeacher:
     def to(self, device: str | torch.device) -> None:
         """Move to a device."""
         self.device = torch.device(device)
-        for part in (self.heads, self.text, self.features):
-            part.to(self.device)
+        for part in (self.heads, self.text, self.features, self.tuned):
+            if part is not None:
+                part.to(self.device)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:
         """Pixels in [0, 1] to normalised features, float32, on the CPU."""
-        return self.heads.recall(*self.features(pixels.to(self.device))).float().cpu()
+        pixels = pixels.to(self.device)
+        frozen = self.features(pixels)
+        own = self.tuned(pixels) if self.tuned is not None else frozen
+        return self.heads.recall(own.features, frozen).float().cpu()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m 384"]:

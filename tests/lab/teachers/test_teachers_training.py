@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from mcliplab.teachers.fit import save_heads
+from mcliplab.teachers.fit import save_trained
 from mcliplab.teachers.texts import caption_numbers, ways_to_say
 from mcliplab.teachers.training import HeadData, HeadSettings, soft_cross_entropy, train_heads
 from mcliplab.teachers.views import image_views
@@ -14,7 +14,7 @@ from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import IMAGE_WIDTH, Frozen, conse
-from mcliplib.reinforce.teachers.locked import Heads, load_heads
+from mcliplib.reinforce.teachers.locked import Heads, load_trained
 
 SETTINGS = HeadSettings(
     epochs=15, batch_size=16, image_hidden=32, text_hidden=16, learning_rate=1e-2, mixup=0.1, noise=0.0
@@ -58,8 +58,8 @@ def test_settings_are_checked(change):
 
 def test_heads_survive_their_file(tmp_path, data):
     heads = train_heads(data, SETTINGS)
-    save_heads(heads, tmp_path / "one.safetensors", {"variant": "lite0"})
-    found, about = load_heads(tmp_path / "one.safetensors")
+    save_trained(heads, tmp_path / "one.safetensors", {"variant": "lite0"})
+    found, _, about = load_trained(tmp_path / "one.safetensors")
     torch.testing.assert_close(
         found.encode_image(data.images[0]), heads.encode_image(data.images[0]), rtol=0, atol=2e-3
     )
@@ -71,7 +71,7 @@ def test_what_is_no_file_of_heads_is_refused(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     for name in ("broken.safetensors", "missing.safetensors"):
         with pytest.raises(UserError, match=name):
-            load_heads(tmp_path / name)
+            load_trained(tmp_path / name)
 
 
 def test_conse_weighs_the_likeliest_names():
@@ -92,7 +92,9 @@ def test_a_sure_tower_keeps_more_of_what_it_knows(data):
     heads, features = train_heads(data, SETTINGS), data.images[0, :4]
     known = torch.nn.functional.normalize(features[:, -384:], dim=-1)
     features = torch.cat([features[:, :-384], known], dim=-1)
-    unsure, sure = heads.recall(features, torch.zeros(4, 1)), heads.recall(features, torch.ones(4, 1))
+    unsure, sure = (
+        heads.recall(features, Frozen(features, confidence)) for confidence in (torch.zeros(4, 1), torch.ones(4, 1))
+    )
     torch.testing.assert_close(unsure, heads.encode_image(features))
     assert ((sure * known).sum(dim=-1) > (unsure * known).sum(dim=-1)).all()
     torch.testing.assert_close(sure.norm(dim=-1), torch.ones(4))

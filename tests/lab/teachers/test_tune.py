@@ -1,0 +1,83 @@
+"""Fine-tuning learns what there is to learn, forgets in proportion, and survives its file."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from PIL import Image
+
+from mcliplab.teachers.fit import save_trained
+from mcliplab.teachers.tune import TuneData, TuneSettings, tune
+from mcliplib.data import Sample
+from mcliplib.errors import UserError
+from mcliplib.reinforce.teachers.efficientnet import LiteTower
+from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, load_trained
+from mcliplib.reinforce.teachers.minilm import MiniLM
+
+SETTINGS = TuneSettings(epochs=6, batch_size=8, image_size=32, mixup=0.0, noise=0.0, jitter=0.0, mixing=1.0)
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230), "white": (255, 255, 255)}
+
+
+@pytest.fixture(scope="module")
+def text():
+    return MiniLM()
+
+
+@pytest.fixture(scope="module")
+def data(text):
+    samples = [
+        Sample(f"{name}-{number}", Image.new("RGB", (40, 40), tuple(max(0, part - number) for part in colour)), name)
+        for name, colour in COLOURS.items()
+        for number in range(4)
+    ]
+    texts = text([one.caption for one in samples]).clone()
+    return TuneData(samples, texts[:, None].repeat(1, 4, 1))
+
+
+@pytest.mark.slow
+def test_it_learns_and_repeats_itself(text, data):
+    losses, heads = [], Heads()
+    again = copy.deepcopy(heads)
+    tower = tune("lite0", text, heads, data, SETTINGS, lambda epoch, loss: losses.append(loss))
+    assert losses[-1] < 0.9 * losses[0]
+    assert not heads.training
+    before = LiteTower("lite0").state_dict()
+    assert tower.keys() == {name for name in before if "classifier" not in name}
+    assert any(not torch.equal(tower[name], before[name]) for name in tower)
+    same = tune("lite0", text, again, data, SETTINGS)
+    assert all(torch.equal(tower[name], same[name]) for name in tower)
+    assert all(torch.equal(a, b) for a, b in zip(heads.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_nothing_of_the_tuned_tower_is_the_tower_of_before(text, data):
+    untouched = tune("lite0", text, Heads(), data, dataclasses.replace(SETTINGS, epochs=1, mixing=0.0))
+    before = LiteTower("lite0").state_dict()
+    assert all(torch.equal(untouched[name], before[name]) for name in untouched)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"tower_rate": 0.0}, {"mixup": 0.6}, {"mixing": 1.5}])
+def test_settings_are_checked(change):
+    with pytest.raises(UserError, match="tuning:"):
+        TuneSettings(**change)
+
+
+def test_a_tuned_teacher_survives_its_file(text, tmp_path):
+    torch.manual_seed(0)
+    before = LiteTower("lite0").state_dict()
+    moved = {
+        name: value + 0.05 * value.std(correction=0) * torch.randn_like(value)
+        for name, value in before.items()
+        if "classifier" not in name
+    }
+    save_trained(Heads().eval(), tmp_path / "tuned.safetensors", {"variant": "lite0"}, moved)
+    assert (tmp_path / "tuned.safetensors").stat().st_size < 6e6
+    assert load_trained(tmp_path / "tuned.safetensors").tower.keys() == moved.keys()
+    pictures = [Image.new("RGB", (60, 60), colour) for colour in COLOURS.values()]
+    tuned = LockedTeacher("lite0", heads=tmp_path / "tuned.safetensors", text=text)
+    locked = LockedTeacher("lite0", heads=Heads(), text=text)
+    cosines = (tuned.encode_images(pictures) * locked.encode_images(pictures)).sum(dim=1)
+    assert 0.2 < cosines.mean() < 0.9999
+    assert tuned.identity["tower_sha256"]
+    assert "tower_sha256" not in locked.identity
