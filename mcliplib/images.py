@@ -53,6 +53,7 @@ def read_picture(
     *,
     max_pixels: int = MAX_PIXELS,
     side: int | None = None,
+    enough: int | None = None,
     upright: bool = True,
 ) -> Picture:
     """Decode a picture: JPEG, PNG, WebP, GIF (its first frame), BMP, TIFF, AVIF, and HEIC with the extra `heic`.
@@ -63,6 +64,7 @@ def read_picture(
         source: the file's bytes, or its path.
         max_pixels: refuse pictures that announce more (a quarter of it where the format cannot be decoded reduced).
         side: pixels to which the shorter side is shrunk where it is longer, for less memory.
+        enough: as `side`, for less time: a large JPEG is decoded reduced, and nothing is shrunk afterwards.
         upright: turn the picture as its EXIF orientation says. False gives the pixels as they are stored.
 
     Raises:
@@ -76,7 +78,7 @@ def read_picture(
             # Pillow turns a TIFF itself, and gives its size as turned.
             turn = orientation(image) if upright and image.format != "TIFF" else 1
             full = image.size[::-1] if turn in _SIDEWAYS else image.size
-            _draft(image, side)
+            _draft(image, side or enough)
             turned = on_white(turn_upright(image) if upright else image)
             turned.info.clear()  # of EXIF data above all, by which the picture would be turned again
             return Picture(turned if side is None else shrunk(turned, side), full)

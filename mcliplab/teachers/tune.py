@@ -24,6 +24,7 @@ from mcliplib.reinforce.teachers.locked import Heads
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.train.batches import as_pixels, crop_of, jitter_colours
 
+BLOCKS = 7  # of an EfficientNet
 _SMALLEST = 1e-3  # of a tensor's root mean square, for the size of its steps
 
 
@@ -34,7 +35,10 @@ class TuneSettings:
     Attributes:
         epochs: passes over the pictures.
         batch_size: pictures; the negatives are all captions of the training pictures.
-        image_size: pixels, height and width of the crops.
+        image_size: pixels, height and width of the crops; the teacher then looks at larger pictures, where things have
+            the size that they have in crops (FixRes, 1906.06423).
+        locked: blocks of the tower that are not tuned, from the first on; they see edges and colours, and take most of
+            the time.
         min_crop: smallest share of a picture's area that is kept.
         jitter: of the colours (`jitter_colours`).
         learning_rate: of AdamW for the heads, at its peak.
@@ -51,20 +55,23 @@ class TuneSettings:
 
     epochs: int = 12
     batch_size: int = 128
-    image_size: int = 128
+    image_size: int = 96
+    locked: int = 3
     min_crop: float = 0.4
     jitter: float = 0.25
     learning_rate: float = 5e-4
-    tower_rate: float = 0.015
+    tower_rate: float = 0.006
     weight_decay: float = 0.05
     mixup: float = 0.3
     noise: float = 0.5
-    mixing: float = 0.75
+    mixing: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.image_size) < 1 or self.batch_size < 2:
             raise UserError(f"tuning: epochs and image_size must be at least 1, batch_size at least 2; got {self}")
+        if not 0 <= self.locked <= BLOCKS:
+            raise UserError(f"tuning: locked must be from 0 to {BLOCKS}; got {self}")
         if min(self.learning_rate, self.tower_rate) <= 0 or not (0 <= self.mixup <= 0.5 and 0 <= self.mixing <= 1):
             raise UserError(f"tuning: rates > 0, mixup in [0, 0.5], mixing in [0, 1]; got {self}")
 
@@ -76,13 +83,15 @@ class Tuned(nn.Module):
         variant: "lite0" or "lite2".
         text: of the classes' names.
         heads: trained on the locked tower; changed in place.
+        locked: blocks of the tower that stay as they are.
     """
 
-    def __init__(self, variant: str, text: MiniLM, heads: Heads) -> None:
+    def __init__(self, variant: str, text: MiniLM, heads: Heads, locked: int = 0) -> None:
         super().__init__()
         self.features = LiteFeatures(variant, text)
-        self.features.tower.requires_grad_(True)
-        self.features.tower.tower.classifier.requires_grad_(False)
+        network = self.features.tower.tower.requires_grad_(True)
+        for part in (network.classifier, network.conv_stem, *network.blocks[:locked]):
+            part.requires_grad_(False)
         self.heads = heads.requires_grad_(True)
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:
@@ -140,7 +149,7 @@ def tune(
     """
     with torch.random.fork_rng(devices=[]):  # dropout knows only the global generator
         torch.manual_seed(settings.seed)
-        tuned = Tuned(variant, text, heads.train())
+        tuned = Tuned(variant, text, heads.train(), settings.locked)
         before = {name: value.clone() for name, value in tuned.features.tower.state_dict().items()}
         captions = torch.tensor(caption_numbers(data.samples))
         bank = _first_of_each(captions)

@@ -353,7 +353,7 @@ def _pair(
     keyword_captions: float,
     max_pixels: int,
 ) -> Example:
-    image = read_picture(sample.image, max_pixels=max_pixels, side=side_for(image_size, min_crop)).image
+    image = read_picture(sample.image, max_pixels=max_pixels, enough=side_for(image_size, min_crop)).image
     crop = crop_of(image, image_size, rng, min_crop)
     pixels = as_pixels((crop[:, ::-1] if rng.random() < mirror else crop)[None].copy())
     meta = {"keywords": words_of(sample.meta.get("keywords", []))}

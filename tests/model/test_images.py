@@ -127,6 +127,12 @@ def test_what_present_phones_make_passes_without_a_warning(recwarn):
     assert Image.MAX_IMAGE_PIXELS is not None  # Pillow's own limit is back
 
 
+def test_a_picture_that_is_only_decoded_reduced_is_not_shrunk(photo):
+    large = photo.resize((1000, 700))
+    assert read_picture(encoded(large, kind="JPEG"), enough=100).image.size == (500, 350)
+    assert read_picture(encoded(large, kind="PNG"), enough=100).image.size == (1000, 700)
+
+
 def test_a_shrunk_picture_is_no_larger_than_asked(photo):
     large = photo.resize((1000, 700))
     for kind in ("JPEG", "PNG"):

@@ -31,6 +31,7 @@ from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 KEPT = 0.6  # of ConSE, times the confidence; chosen on photographs of two training sets left out of the training
 VARIANTS = ("lite0", "lite2")
 TOWER = "tower."  # before the names of a tuned image tower's weights
+MOST_PIXELS = 1024  # the side of what a teacher's file may ask for
 IMAGE_SIZE = 160  # pixels; twice the side of most of our pictures, at half the cost of the towers' own 224 and 260
 
 
@@ -56,13 +57,13 @@ class Heads(nn.Module):
         change = self.image(torch.cat([self.pooled_norm(pooled), conse * WIDTH**0.5], dim=-1))
         return nn.functional.normalize(conse + change, dim=-1)
 
-    def recall(self, features: Float[Tensor, "n 1664"], frozen: Frozen) -> Float[Tensor, "n 384"]:
+    def recall(self, features: Float[Tensor, "n 1664"], frozen: Frozen, kept: float = KEPT) -> Float[Tensor, "n 384"]:
         """`encode_image`, with the frozen CNN's ConSE mixed in as far as it is sure: how trained heads are asked.
 
         Training on drawings makes the heads forget what the CNN knows of photographs; a mixture of the tuned and the
         untuned model keeps both (Wortsman et al., 2109.01903).
         """
-        mixed = self.encode_image(features) + KEPT * frozen.confidence * frozen.features[:, FEATURES:]
+        mixed = self.encode_image(features) + kept * frozen.confidence * frozen.features[:, FEATURES:]
         return nn.functional.normalize(mixed, dim=-1)
 
     def encode_text(self, features: Float[Tensor, "m 384"]) -> Float[Tensor, "m 384"]:
@@ -93,6 +94,8 @@ def load_trained(path: Path) -> Trained:
         found = read(path)
         about = fitted(read_json(found.header["heads"], "heads"), dict[str, Any], "heads")
         heads = Heads(image_hidden=int(about["image_hidden"]), text_hidden=int(about["text_hidden"]))
+        if not 1 <= int(about.get("image_size", IMAGE_SIZE)) <= MOST_PIXELS:
+            raise ValueError(f"image_size must be from 1 to {MOST_PIXELS}")
         tensors = from_int8(found.tensors)
         tower = {name.removeprefix(TOWER): tensors.pop(name) for name in list(tensors) if name.startswith(TOWER)}
         heads.load_state_dict(tensors)
@@ -124,7 +127,6 @@ class LockedTeacher:
     """
 
     dim = WIDTH
-    image_size = IMAGE_SIZE
 
     def __init__(
         self,
@@ -142,6 +144,8 @@ class LockedTeacher:
                 raise UserError(f"{path}: heads of {made_for}, not of {variant}")
         else:
             tower, about = None, {}
+        self.image_size = int(about.get("image_size", IMAGE_SIZE))
+        self.kept = float(about.get("kept", KEPT))
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
         self.tuned = LiteFeatures(variant, self.text, tower) if tower else None
@@ -151,9 +155,9 @@ class LockedTeacher:
             **self.text.identity(),
             "heads_sha256": weights_sha256(self.heads),
             **({"tower_sha256": weights_sha256(self.tuned)} if self.tuned else {}),
-            "image_size": str(IMAGE_SIZE),
-            "kept": str(KEPT),
-            **{f"heads_{name}": value for name, value in about.items()},
+            "image_size": str(self.image_size),
+            "kept": str(self.kept),
+            **{f"heads_{name}": value for name, value in about.items() if name not in ("image_size", "kept")},
         }
 
     def to(self, device: str | torch.device) -> None:
@@ -169,7 +173,7 @@ class LockedTeacher:
         pixels = pixels.to(self.device)
         frozen = self.features(pixels)
         own = self.tuned(pixels) if self.tuned is not None else frozen
-        return self.heads.recall(own.features, frozen).float().cpu()
+        return self.heads.recall(own.features, frozen, self.kept).float().cpu()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m 384"]:
@@ -178,7 +182,7 @@ class LockedTeacher:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n 384"]:
         """Pictures of any size, shorter side resized and centre cropped, to normalised features."""
-        return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, IMAGE_SIZE), self.dim)
+        return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, self.image_size), self.dim)
 
 
 def heads_path(variant: str) -> Path:

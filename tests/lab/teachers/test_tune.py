@@ -15,7 +15,7 @@ from mcliplib.reinforce.teachers.efficientnet import LiteTower
 from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, load_trained
 from mcliplib.reinforce.teachers.minilm import MiniLM
 
-SETTINGS = TuneSettings(epochs=6, batch_size=8, image_size=32, mixup=0.0, noise=0.0, jitter=0.0, mixing=1.0)
+SETTINGS = TuneSettings(epochs=6, batch_size=8, image_size=32, locked=2, mixup=0.0, noise=0.0, jitter=0.0, mixing=1.0)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230), "white": (255, 255, 255)}
 
 
@@ -44,7 +44,8 @@ def test_it_learns_and_repeats_itself(text, data):
     assert not heads.training
     before = LiteTower("lite0").state_dict()
     assert tower.keys() == {name for name in before if "classifier" not in name}
-    assert any(not torch.equal(tower[name], before[name]) for name in tower)
+    moved = {name.split(".")[2] for name in tower if not torch.equal(tower[name], before[name]) and ".blocks." in name}
+    assert moved == {"2", "3", "4", "5", "6"}
     same = tune("lite0", text, again, data, SETTINGS)
     assert all(torch.equal(tower[name], same[name]) for name in tower)
     assert all(torch.equal(a, b) for a, b in zip(heads.parameters(), again.parameters(), strict=True))
@@ -57,7 +58,7 @@ def test_nothing_of_the_tuned_tower_is_the_tower_of_before(text, data):
     assert all(torch.equal(untouched[name], before[name]) for name in untouched)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"tower_rate": 0.0}, {"mixup": 0.6}, {"mixing": 1.5}])
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"tower_rate": 0.0}, {"mixup": 0.6}, {"mixing": 1.5}, {"locked": 8}])
 def test_settings_are_checked(change):
     with pytest.raises(UserError, match="tuning:"):
         TuneSettings(**change)
@@ -71,7 +72,9 @@ def test_a_tuned_teacher_survives_its_file(text, tmp_path):
         for name, value in before.items()
         if "classifier" not in name
     }
-    save_trained(Heads().eval(), tmp_path / "tuned.safetensors", {"variant": "lite0"}, moved)
+    save_trained(
+        Heads().eval(), tmp_path / "tuned.safetensors", {"variant": "lite0", "image_size": "128", "kept": "0.3"}, moved
+    )
     assert (tmp_path / "tuned.safetensors").stat().st_size < 6e6
     assert load_trained(tmp_path / "tuned.safetensors").tower.keys() == moved.keys()
     pictures = [Image.new("RGB", (60, 60), colour) for colour in COLOURS.values()]
@@ -79,5 +82,12 @@ def test_a_tuned_teacher_survives_its_file(text, tmp_path):
     locked = LockedTeacher("lite0", heads=Heads(), text=text)
     cosines = (tuned.encode_images(pictures) * locked.encode_images(pictures)).sum(dim=1)
     assert 0.2 < cosines.mean() < 0.9999
+    assert (tuned.image_size, tuned.kept) == (128, 0.3)
     assert tuned.identity["tower_sha256"]
     assert "tower_sha256" not in locked.identity
+
+
+def test_an_impossible_size_is_refused(tmp_path):
+    save_trained(Heads(), tmp_path / "one.safetensors", {"image_size": "1000000"})
+    with pytest.raises(UserError, match=r"one\.safetensors: no trained heads \(image_size must be from 1 to 1024"):
+        load_trained(tmp_path / "one.safetensors")
