@@ -24,7 +24,7 @@ MOST_FOLDS = 64
 
 @dataclass(frozen=True)
 class World:
-    """What is wrong with the captions, and how the pictures are dealt.
+    """Settings of a world: the faults of its captions, and the folds of its pictures.
 
     Attributes:
         names: share of the pictures that keep their names (`noise.with_vague_captions`).

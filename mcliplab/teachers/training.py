@@ -96,13 +96,23 @@ def _loss(heads: Heads, data: HeadData, chosen: Tensor, settings: HeadSettings, 
     view = torch.randint(len(data.images), (number,), generator=generator)
     way = torch.multinomial(data.weights, number, replacement=True, generator=generator)
     images, texts = data.images[view, chosen].float(), data.texts[chosen, way].float()
-    texts = texts + torch.randn(texts.shape, generator=generator) * settings.noise / texts.shape[1] ** 0.5
+    texts = with_noise(texts, settings.noise, generator)
     captions = data.captions[chosen]
     match = (captions[:, None] == captions).float()
     other = torch.randperm(number, generator=generator)
     share = torch.rand(number, 1, generator=generator) * settings.mixup
     images, match = images + share * (images[other] - images), match + share * (match[other] - match)
     logits = heads.scale * heads.encode_image(images) @ heads.encode_text(texts).T
+    return both_ways(logits, match)
+
+
+def with_noise(texts: Float[Tensor, "n d"], noise: float, generator: torch.Generator) -> Float[Tensor, "n d"]:
+    """Unit vectors with Gaussian noise, whose standard deviation is a share of their norm."""
+    return texts + torch.randn(texts.shape, generator=generator) * noise / texts.shape[1] ** 0.5
+
+
+def both_ways(logits: Float[Tensor, "n m"], match: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
+    """The mean of `soft_cross_entropy` over pictures and over texts."""
     return (soft_cross_entropy(logits, match) + soft_cross_entropy(logits.T, match.T)) / 2
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mcliplab.fit import fit
 from mcliplab.teachers.texts import WEIGHTS, caption_numbers
-from mcliplab.teachers.training import soft_cross_entropy
+from mcliplab.teachers.training import both_ways, soft_cross_entropy, with_noise
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.optimization import BETAS_OF_CLIP
@@ -190,16 +190,13 @@ def _loss(
 
     def said(of: Tensor) -> Tensor:
         way = torch.multinomial(torch.tensor(WEIGHTS), len(of), replacement=True, generator=generator)
-        texts = data.texts[of, way].float()
-        noise = torch.randn(texts.shape, generator=generator) * settings.noise / texts.shape[1] ** 0.5
-        return tuned.heads.encode_text(texts + noise)
+        return tuned.heads.encode_text(with_noise(data.texts[of, way].float(), settings.noise, generator))
 
     images = tuned(mixed(_crops([data.samples[row] for row in rows.tolist()], settings, generator)))
     own = captions[rows]
     match, in_bank = (mixed((own[:, None] == captions[of]).float()) for of in (rows, bank))
     logits = tuned.heads.scale * images @ said(rows).T
-    contrastive = (soft_cross_entropy(logits, match) + soft_cross_entropy(logits.T, match.T)) / 2
-    return (contrastive + soft_cross_entropy(tuned.heads.scale * images @ said(bank).T, in_bank)) / 2
+    return (both_ways(logits, match) + soft_cross_entropy(tuned.heads.scale * images @ said(bank).T, in_bank)) / 2
 
 
 def _crops(samples: Sequence[Sample], settings: TuneSettings, generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:

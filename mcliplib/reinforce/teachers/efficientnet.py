@@ -8,7 +8,6 @@ ConSE (Norouzi et al., 1312.5650) puts a picture at the mean of its likely class
 """
 
 import hashlib
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -104,14 +103,11 @@ class LiteFeatures(nn.Module):
     Args:
         variant: "lite0" or "lite2".
         text: of which the class names' embeddings are taken.
-        tuned: the tower's weights by name, where they are not ImageNet's.
     """
 
-    def __init__(self, variant: str, text: MiniLM, tuned: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, variant: str, text: MiniLM) -> None:
         super().__init__()
         self.tower = LiteTower(variant)
-        if tuned is not None:
-            self.tower.load_state_dict(self.tower.state_dict() | dict(tuned))  # the classifier stays
         self.register_buffer("class_names", text(list(IMAGENET_CLASSNAMES)).clone())
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Frozen:

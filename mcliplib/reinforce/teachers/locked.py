@@ -7,9 +7,10 @@ heads give what the frozen towers already know about photographs and words that 
 weight decay decide how far to go from there. (The residual form is that of CLIP-Adapter, 2110.04544.)
 """
 
+import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,7 @@ class LockedTeacher:
         self.kept = float(about.get("kept", KEPT))
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
-        self.tuned = LiteFeatures(variant, self.text, tower) if tower else None
+        self.tuned = _tuned(self.features, tower) if tower else None
         self.to(device)
         self.identity = {
             **self.features.tower.identity(),
@@ -183,6 +184,13 @@ class LockedTeacher:
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n 384"]:
         """Pictures of any size, shorter side resized and centre cropped, to normalised features."""
         return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, self.image_size), self.dim)
+
+
+def _tuned(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
+    """The same with other weights; those of the classifier stay."""
+    own = copy.deepcopy(features)
+    own.tower.load_state_dict(features.tower.state_dict() | dict(tower))
+    return own
 
 
 def heads_path(variant: str) -> Path:
