@@ -12,7 +12,7 @@ from mcliplib.tokenizer import Tokenizer
 
 
 def create_model(
-    name: str,
+    name: str | None = None,
     pretrained: str | Path | None = None,
     *,
     image_size: int | None = None,
@@ -22,24 +22,30 @@ def create_model(
     """A model by name, in eval mode.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: a checkpoint's path (a released `mobileclip_*.pt`, open_clip's, or ours: `load_model` tells them
-            apart), a training run's folder, or `hf-hub:apple/MobileCLIP-S0`. Ours bring their own context length and
-            vocabulary. None: random weights (seed them with `torch.manual_seed`).
+        name: one of `list_models()`; may be left out where `pretrained` says what it holds.
+        pretrained: "student", a small trained model that is a part of this package; a checkpoint's path (a released
+            `mobileclip_*.pt`, open_clip's, or ours: `load_model` tells them apart), a training run's folder, or
+            `hf-hub:apple/MobileCLIP-S0`. Ours bring their own context length and vocabulary. None: random weights
+            (seed them with `torch.manual_seed`).
         image_size: pixels the preprocessing makes; the preset's if None.
         context_length: tokens per text; the preset's if None.
         vocab: ascending CLIP ids to restrict the embedding to (`restrict_vocab`); all 49,408 if None.
 
     Raises:
+        ValueError: neither a name nor weights.
         UserError: no preset has this name, or `pretrained` is missing, out of reach, broken, or holds another model,
             context length or vocabulary.
     """
-    config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
+    config = None
+    if name is not None:
+        config = get_config(name, image_size=image_size, context_length=context_length, vocab=vocab)
     if pretrained is None:
+        if config is None:
+            raise ValueError("name a model, or weights in `pretrained`")
         return build(config).eval()
     model = load_model(pretrained, name, config)
     saved = model.config
-    if saved.name != name:
+    if name not in (None, saved.name):
         raise UserError(f"{pretrained}: holds {saved.name}, not {name}")
     if context_length not in (None, saved.text.context_length) or (vocab is not None and vocab != saved.vocab):
         raise UserError(f"{pretrained}: has {saved.text.context_length} tokens and a vocabulary of its own; "

@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a file, the folder of a training run, or `hf-hub:OWNER/REPO[@REVISION]` on Hugging Face."""
+"""Where a checkpoint is: "student" (ours), a file, a training run's folder, or `hf-hub:OWNER/REPO[@REVISION]`."""
 
 import re
 import reprlib
@@ -9,6 +9,8 @@ from mcliplib.errors import UserError, first_line
 from mcliplib.presets import list_models
 
 PREFIX = "hf-hub:"
+STUDENT = "student"
+STUDENT_FILE = Path(__file__).parent / "weights" / "student.safetensors"
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 RUN_FILES = ("model.safetensors", "last.pt")  # of a finished run; of one that was stopped
 
@@ -24,13 +26,16 @@ def locate(source: str | Path, model: str | None = None) -> Path:
     """The checkpoint's file.
 
     Args:
-        source: a file's path (`~` is the home folder), a folder with one (a training run's, or a copy of a
-            repository), or `hf-hub:OWNER/REPO`.
+        source: "student", the small trained model of this package (a folder of that name is "./student"); a file's
+            path (`~` is the home folder), a folder with one (a training run's, or a copy of a repository), or
+            `hf-hub:OWNER/REPO`.
         model: the preset that the weights are for, if known.
 
     Raises:
         UserError: nothing is there, or nothing that looks like a checkpoint.
     """
+    if source == STUDENT:
+        return STUDENT_FILE
     if isinstance(source, str) and source.startswith(PREFIX):
         return fetch(source, model)
     path = Path(source).expanduser()

@@ -18,7 +18,6 @@ from mcliplib.images import on_white
 from mcliplib.viz import WIDTH, show_picture, use_style
 
 BOOK = Path(__file__).parents[1]
-STUDENT = BOOK.parent / "data/student/model.safetensors"
 GALLERY = ("emoji-fluent-seen", "emoji-fluent-unseen")
 PHRASES = ("a bird", "a red car", "a house")
 SHOWN = 6
@@ -56,7 +55,7 @@ def main() -> None:
 
 def cosines_of(pictures: list) -> torch.Tensor:
     """Cosines of the phrases (rows) and the pictures (columns) by the shipped student."""
-    model = mcliplib.create_model("mobileclip_pico", pretrained=STUDENT).eval()
+    model = mcliplib.create_model(pretrained="student")
     return text_features(model, PHRASES) @ image_features(model, pictures).T
 
 

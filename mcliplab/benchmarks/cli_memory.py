@@ -33,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
     from mcliplab.benchmarks.memory import measure_photos, measure_reduction, measure_stream
     from mcliplib.checkpoints import load_model
-    from mcliplib.data.registry import data_root
     from mcliplib.evaluate import ModelEncoder
 
     with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
@@ -41,7 +40,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         if args.what == "stream":
             return measure_stream(folder, args.samples, say_on_stderr)
         values = measure_photos(folder, args.photos, args.samples, say_on_stderr)
-        student = load_model(data_root() / "student")
+        student = load_model("student")
         cosines = measure_reduction(folder / "photos", ModelEncoder(student)).cosines
         mean = sum(cosines) / len(cosines)
         values["reduced"] = {"pictures": len(cosines), "least_cosine": min(cosines), "mean_cosine": mean}

@@ -135,8 +135,7 @@ def index(cards: Sequence[dict[str, Any]]) -> str:
     made = (
         "Made from these sets, each with a card of its own: [train-reinforced](train-reinforced/README.md), what "
         "teachers and a captioner said of the training sets; the [teachers](teachers/README.md)' heads; the "
-        "[captioner](captioner/README.md); a trained [student](student/README.md). [results](results) holds the "
-        "records of measurements."
+        "[captioner](captioner/README.md). [results](results) holds the records of measurements."
     )
     return "\n".join([*lines, "", made, ""])
 

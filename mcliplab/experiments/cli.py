@@ -1,4 +1,4 @@
-"""`mcliplib experiment list|run|show`: the experiments of the book, of many training runs each."""
+"""`mcliplib experiment list|run|world|show`: the experiments of the book, of many training runs each."""
 
 import argparse
 from pathlib import Path
@@ -22,6 +22,15 @@ def register(commands: Any) -> None:
     run.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
     run.add_argument("--record", action="store_true", help="write what there is to data/results at the end")
     run.set_defaults(run=run_run)
+    world = actions.add_parser("world", help="make plain and reinforced sets with captions as vague as the web's")
+    world.add_argument("--names", type=float, required=True, metavar="SHARE", help="of the pictures that keep theirs")
+    world.add_argument(
+        "--wrong", type=float, default=0.2, metavar="SHARE", help="another's caption (default: %(default)s)"
+    )
+    world.add_argument("--teachers", type=Path, required=True, metavar="DIR", help="of `teachers tune --folds N`")
+    world.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the sets; what is there stays")
+    world.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
+    world.set_defaults(run=run_world)
     show = actions.add_parser("show", help="scores of each variant over samples seen")
     show.add_argument("name", help="an experiment, or a .yaml file")
     show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
@@ -57,6 +66,25 @@ def run_run(args: argparse.Namespace) -> int:
         )
     elif args.record:
         _record(args)
+    return 0
+
+
+def run_world(args: argparse.Namespace) -> int:
+    """Make the sets of a world, with as many folds as there are teachers."""
+    from mcliplab.command import say_on_stderr, use_threads
+    from mcliplab.experiments.world import World, make_world
+    from mcliplib.reinforce.teachers import make_teacher
+
+    folds = len(list(args.teachers.glob("fold-*.safetensors")))
+    if folds < 2:
+        raise UserError(f"{args.teachers}: no teachers of folds; `mcliplib teachers tune --folds 4` makes them")
+    use_threads(args.threads)
+    make_world(
+        args.output,
+        World(args.names, args.wrong, folds),
+        lambda fold: make_teacher(f"tuned-lite0:{args.teachers / f'fold-{fold}.safetensors'}"),
+        say=say_on_stderr,
+    )
     return 0
 
 

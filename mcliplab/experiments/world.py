@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcliplab.captioner.nearest import NearestCaptioner
-from mcliplab.experiments.noise import part_of_one, with_vague_captions, with_wrong_captions
+from mcliplab.experiments.folds import MOST_FOLDS, fold_of, outside
+from mcliplab.experiments.noise import with_vague_captions, with_wrong_captions
 from mcliplib.data import Sample, load_samples, write_shard
 from mcliplib.errors import UserError
 from mcliplib.reinforce import runner
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.settings import ReinforceSettings
 from mcliplib.reinforce.teachers import ScorableTeacher
-
-MOST_FOLDS = 64
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,6 @@ class World:
                 raise UserError(f"{name} must be a share from 0 to 1, got {getattr(self, name)}")
         if not 2 <= self.folds <= MOST_FOLDS:
             raise UserError(f"folds must be from 2 to {MOST_FOLDS}, got {self.folds}")
-
-
-def fold_of(key: str, folds: int) -> int:
-    """The fold of a picture, by a stable hash of its key: drawings of one concept fall into several."""
-    return int(part_of_one("fold", key) * folds)
-
-
-def outside(samples: Sequence[Sample], fold: int, folds: int) -> list[Sample]:
-    """The pictures that a fold's teacher may learn from."""
-    return [one for one in samples if fold_of(one.key, folds) != fold]
 
 
 def make_world(

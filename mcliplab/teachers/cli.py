@@ -1,11 +1,13 @@
-"""`mcliplib teachers train|score`: the local teachers of dataset reinforcement."""
+"""`mcliplib teachers train|tune|score`: the local teachers of dataset reinforcement."""
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
+from mcliplab.experiments.folds import MOST_FOLDS
 from mcliplib.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any) -> None:
-    """Add `teachers` with its two subcommands."""
+    """Add `teachers` with its subcommands."""
     parser = commands.add_parser("teachers", help="train and score the local teachers of dataset reinforcement")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train the heads on the training sets; a quarter of an hour")
@@ -27,6 +29,20 @@ def register(commands: Any) -> None:
     )
     add_threads(train)
     train.set_defaults(run=run_train)
+    tune = actions.add_parser("tune", help="tune the image towers end to end; an hour. What is there stays")
+    tune.add_argument("--output", type=Path, metavar="DIR", help="where the teachers go (default: data/teachers)")
+    tune.add_argument(
+        "--variants", nargs="+", choices=("lite0", "lite2"), default=("lite0", "lite2"), help="of the towers"
+    )
+    tune.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tune a teacher for each of N folds on the pictures outside it, for `experiment world`",
+    )
+    add_threads(tune)
+    tune.set_defaults(run=run_tune)
     score = actions.add_parser("score", help="score each teacher, the ensemble, and the untrained baseline")
     score.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     score.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
@@ -38,15 +54,34 @@ def run_train(args: argparse.Namespace) -> int:
     """Train both variants' heads and say how long it took."""
     from mcliplab.teachers.fit import train_teachers
 
-    if args.output is not None and args.output.is_file():
-        raise UserError(f"{args.output}: is a file; name a folder for --output")
     if not 0 <= args.wrong_captions <= 1:
         raise UserError(f"--wrong-captions must be from 0 to 1, got {args.wrong_captions}")
+    return _make(args, lambda: train_teachers(args.output, wrong_captions=args.wrong_captions, progress=say_on_stderr))
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    """Tune both variants, or one for each fold, and say how long it took."""
+    if args.folds and not 2 <= args.folds <= MOST_FOLDS:
+        raise UserError(f"--folds must be from 2 to {MOST_FOLDS}, got {args.folds}")
+    if args.folds and args.output is None:
+        raise UserError("teachers of folds need a folder of their own: name one with --output")
+    return _make(args, lambda: _tuned(args))
+
+
+def _tuned(args: argparse.Namespace) -> list[Path]:
+    from mcliplab.teachers.fit import tune_teachers
+
+    return tune_teachers(args.output, variants=args.variants, folds=args.folds, progress=say_on_stderr)
+
+
+def _make(args: argparse.Namespace, make: Callable[[], list[Path]]) -> int:
+    if args.output is not None and args.output.is_file():
+        raise UserError(f"{args.output}: is a file; name a folder for --output")
     use_threads(args.threads)
     start = time.perf_counter()
-    for path in train_teachers(args.output, wrong_captions=args.wrong_captions, progress=say_on_stderr):
+    for path in make():
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    print(f"trained in {time.perf_counter() - start:.0f} s")
+    print(f"made in {time.perf_counter() - start:.0f} s")
     return 0
 
 

@@ -1,5 +1,6 @@
 """From the training sets to trained heads."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mcliplab.experiments.folds import fold_of
 from mcliplab.experiments.noise import with_wrong_captions
 from mcliplab.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
 from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
+from mcliplab.teachers.tune import TuneData, TuneSettings, tune
 from mcliplab.teachers.views import image_views
 from mcliplib.checkpoints.files import write_safetensors
 from mcliplib.checkpoints.int8 import to_int8
@@ -22,6 +25,8 @@ from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, TOWER, Heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2
+TUNING = TuneSettings()
+ASKED_AT = 128  # pixels, where the crops of the tuning are 96: the best of 96, 112, 128 and 160 on held-out pictures
 AUGMENTATIONS = AugmentSettings(size=IMAGE_SIZE, crop_scale=(0.3, 1.0))
 SETTINGS = {
     "lite0": HeadSettings(seed=0),
@@ -103,6 +108,69 @@ def train_teachers(
     return paths
 
 
+def tune_teachers(
+    output: Path | None = None,
+    *,
+    variants: Sequence[str] = tuple(SETTINGS),
+    folds: int = 0,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Tune teachers on all training sets, or one for each fold on the pictures outside it.
+
+    Args:
+        output: folder; `data/teachers` unless given. A file that is there is not made again.
+        variants: of "lite0" and "lite2".
+        folds: 0 tunes each variant on everything, `tuned-VARIANT.safetensors`; else the first one is tuned for each of
+            as many folds: `fold-N.safetensors` has seen nothing of fold N (`mcliplab.experiments.world`). These have no
+            text head, so that all share MiniLM's space.
+        cache: as `head_data`.
+        progress: told what is being done.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the extra `teachers` is not installed, or there is no data folder.
+    """
+    text, samples = MiniLM(), load_samples(list_datasets("train"))
+    folder = output or data_root() / "teachers"
+    everything = range(len(samples))
+    wanted = [(f"tuned-{variant}", variant, list(everything)) for variant in variants]
+    if folds:
+        rows = [[row for row in everything if fold_of(samples[row].key, folds) != fold] for fold in range(folds)]
+        wanted = [(f"fold-{fold}", variants[0], own) for fold, own in enumerate(rows)]
+    paths = []
+    for name, variant, own in wanted:
+        paths.append(folder / f"{name}.safetensors")
+        if not paths[-1].exists():
+            data = head_data(variant, samples, text, cache=cache, progress=progress).subset(torch.tensor(own))
+            _tune_teacher(variant, [samples[row] for row in own], data, paths[-1], text, progress, text_head=not folds)
+    return paths
+
+
+def _tune_teacher(
+    variant: str,
+    samples: Sequence[Sample],
+    data: HeadData,
+    path: Path,
+    text: MiniLM,
+    progress: Callable[[str], None],
+    *,
+    text_head: bool,
+) -> None:
+    """Train heads on the frozen tower, then tune the tower with them, and write one file."""
+    settings = SETTINGS[variant] if text_head else dataclasses.replace(SETTINGS[variant], text_hidden=0)
+
+    def of(part: str) -> Callable[[int, float], None]:
+        return lambda epoch, loss: progress(f"{path.name}: {part}, epoch {epoch}: loss {loss:.3f}")
+
+    heads = train_heads(data, settings, of("heads"))
+    tower = tune(variant, text, heads, TuneData(samples, data.texts), TUNING, of("tower"))
+    about = {"variant": variant, "pairs": str(len(samples)), "settings": f"{settings!r}, {TUNING!r}"}
+    save_trained(heads, path, {**about, "image_size": str(ASKED_AT)}, tower)
+
+
 def save_trained(heads: Heads, path: Path, about: dict[str, str], tower: Mapping[str, Tensor] | None = None) -> None:
     """Write the heads, with the widths and `about` in the file's metadata.
 
@@ -112,7 +180,8 @@ def save_trained(heads: Heads, path: Path, about: dict[str, str], tower: Mapping
         about: what is to be known about them.
         tower: weights of a tuned image tower; they take a byte each.
     """
-    widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(heads.text[1].out_features)}
+    text_hidden = heads.text[1].out_features if heads.text is not None else 0
+    widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(text_hidden)}
     tensors = {name: value.half() for name, value in heads.state_dict().items()}
     if tower is not None:
         tensors = to_int8({**heads.state_dict(), **{TOWER + name: value for name, value in tower.items()}})

@@ -25,7 +25,7 @@ class HeadSettings:
         noise: standard deviation of Gaussian noise on the normalised text embeddings, as a share of their norm.
         mixup: the largest share of another picture that is mixed into each picture's features and targets.
         image_hidden: width of the image head's hidden layer.
-        text_hidden: width of the text head's.
+        text_hidden: width of the text head's; 0 for none, so that several teachers share MiniLM's space.
         seed: of the weights, the order, the choice of views and texts, dropout, noise and mixing.
 
     Raises:
@@ -44,8 +44,10 @@ class HeadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.image_hidden, self.text_hidden) < 1 or self.batch_size < 2:
-            raise UserError(f"heads: epochs and widths must be at least 1, batch_size at least 2; got {self}")
+        if min(self.epochs, self.image_hidden) < 1 or self.text_hidden < 0 or self.batch_size < 2:
+            raise UserError(
+                f"heads: epochs and image_hidden must be at least 1, text_hidden 0, batch_size 2; got {self}"
+            )
         if not (self.learning_rate > 0 and 0 <= self.dropout < 1 and 0 <= self.mixup <= 0.5):
             raise UserError(f"heads: learning_rate > 0, dropout in [0, 1), mixup in [0, 0.5]; got {self}")
 

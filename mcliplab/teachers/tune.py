@@ -64,7 +64,7 @@ class TuneSettings:
     weight_decay: float = 0.05
     mixup: float = 0.3
     noise: float = 0.5
-    mixing: float = 1.0
+    mixing: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mcliplib.evaluate import Score
 
 _MODEL = (
-    "a checkpoint (ours, a released mobileclip_*.pt, or open_clip's), a training run's folder, or hf-hub:OWNER/REPO"
+    "student (ours), a checkpoint (ours, a released mobileclip_*.pt, or open_clip's), a training run's folder, or "
+    "hf-hub:OWNER/REPO"
 )
 
 

@@ -11,7 +11,7 @@ import torch
 
 import mcliplib
 from mcliplib import results
-from mcliplib.data import data_root, load_samples
+from mcliplib.data import load_samples
 from mcliplib.evaluate import image_features, retrieval, text_features
 from mcliplib.model import MobileCLIP, build
 from mcliplib.presets import OPENAI, PRESETS
@@ -49,7 +49,7 @@ def student_r1(model: MobileCLIP) -> float:
 def main() -> None:
     began = time.perf_counter()
     both, eps = other_function(stem_padding=0, norm_eps=1e-6), other_function(norm_eps=1e-6)
-    student = mcliplib.create_model("mobileclip_pico", pretrained=data_root() / "student" / "model.safetensors")
+    student = mcliplib.create_model(pretrained="student")
     right = student_r1(student)
     student.config = replace(student.config, pixels=OPENAI)
     values = {

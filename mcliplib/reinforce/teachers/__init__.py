@@ -1,4 +1,4 @@
-"""Teachers of dataset reinforcement: open_clip's models, and locked towers with heads trained on our own pairs.
+"""Teachers of dataset reinforcement: open_clip's models, and small towers trained on our own pairs.
 
 `make_teacher` imports a teacher's libraries only when it is made.
 """
@@ -16,8 +16,8 @@ from mcliplib.reinforce.settings import Teacher
 if TYPE_CHECKING:
     from mcliplib.reinforce.teachers.minilm import MiniLM
 
-LOCAL = ("lit-lite0", "lit-lite2", "conse-lite0", "conse-lite2")
-ENSEMBLE = ("lit-lite0", "lit-lite2")  # our two teachers; the paper's are open_clip's two ViT-L-14
+LOCAL = ("tuned-lite0", "tuned-lite2", "lit-lite0", "lit-lite2", "conse-lite0", "conse-lite2")
+ENSEMBLE = ("tuned-lite0", "tuned-lite2")  # our two teachers; the paper's are open_clip's two ViT-L-14
 
 
 @runtime_checkable
@@ -32,8 +32,9 @@ def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM
     """A teacher from its name; only then are its libraries imported.
 
     Args:
-        spec: one of `LOCAL`, `lit-VARIANT:FILE` with heads of one's own, or `open_clip:NAME/TAG` with a model and a tag
-            of pretrained weights that open_clip knows, or a checkpoint file as the tag.
+        spec: one of `LOCAL`; `lit-VARIANT:FILE` or `tuned-VARIANT:FILE` with a teacher's file of one's own; or
+            `open_clip:NAME/TAG` with a model and a tag of pretrained weights that open_clip knows, or a checkpoint file
+            as the tag.
         device: where it runs.
         text: a MiniLM to share between local teachers.
 
@@ -48,10 +49,11 @@ def make_teacher(spec: str, device: str | torch.device = "cpu", *, text: "MiniLM
         from mcliplib.reinforce.teachers.openclip import OpenClipTeacher
 
         return OpenClipTeacher(name, tag, device)
-    if kind not in LOCAL or (rest and not kind.startswith("lit-")) or spec.endswith(":"):
-        known = f"{', '.join(LOCAL)}, lit-lite0:FILE with heads of your own, or open_clip:NAME/TAG"
+    if kind not in LOCAL or (rest and kind.startswith("conse-")) or spec.endswith(":"):
+        known = f"{', '.join(LOCAL)}, lit-lite0:FILE or tuned-lite0:FILE of your own, or open_clip:NAME/TAG"
         raise UserError(f"unknown teacher {spec!r}: it is one of {known}")
-    from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher
+    from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, heads_path
 
     way, _, variant = kind.partition("-")
-    return LockedTeacher(variant, device, heads=Heads() if way == "conse" else rest or None, text=text, name=kind)
+    heads = Heads() if way == "conse" else rest or heads_path(kind.removeprefix("lit-"))
+    return LockedTeacher(variant, device, heads=heads, text=text, name=kind)

@@ -7,10 +7,9 @@ heads give what the frozen towers already know about photographs and words that 
 weight decay decide how far to go from there. (The residual form is that of CLIP-Adapter, 2110.04544.)
 """
 
-import copy
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +40,14 @@ class Heads(nn.Module):
 
     Args:
         image_hidden: width of the image head's hidden layer.
-        text_hidden: width of the text head's.
+        text_hidden: width of the text head's; 0 for none, so that several teachers share MiniLM's space.
         dropout: of the inputs and the hidden layers, in training.
     """
 
     def __init__(self, *, image_hidden: int = 384, text_hidden: int = 256, dropout: float = 0.0) -> None:
         super().__init__()
         self.image = _mlp(IMAGE_WIDTH, image_hidden, dropout)
-        self.text = _mlp(WIDTH, text_hidden, dropout)
+        self.text = _mlp(WIDTH, text_hidden, dropout) if text_hidden else None
         self.pooled_norm = nn.LayerNorm(FEATURES)
         self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
@@ -58,18 +57,19 @@ class Heads(nn.Module):
         change = self.image(torch.cat([self.pooled_norm(pooled), conse * WIDTH**0.5], dim=-1))
         return nn.functional.normalize(conse + change, dim=-1)
 
-    def recall(self, features: Float[Tensor, "n 1664"], frozen: Frozen, kept: float = KEPT) -> Float[Tensor, "n 384"]:
-        """`encode_image`, with the frozen CNN's ConSE mixed in as far as it is sure: how trained heads are asked.
+    def recall(self, frozen: Frozen) -> Float[Tensor, "n 384"]:
+        """`encode_image`, with the frozen CNN's ConSE mixed in as far as it is sure: how locked towers are asked.
 
         Training on drawings makes the heads forget what the CNN knows of photographs; a mixture of the tuned and the
         untuned model keeps both (Wortsman et al., 2109.01903).
         """
-        mixed = self.encode_image(features) + kept * frozen.confidence * frozen.features[:, FEATURES:]
+        mixed = self.encode_image(frozen.features) + KEPT * frozen.confidence * frozen.features[:, FEATURES:]
         return nn.functional.normalize(mixed, dim=-1)
 
     def encode_text(self, features: Float[Tensor, "m 384"]) -> Float[Tensor, "m 384"]:
         """MiniLM's embeddings to normalised features."""
-        return nn.functional.normalize(features + self.text(features * WIDTH**0.5), dim=-1)
+        change = self.text(features * WIDTH**0.5) if self.text is not None else 0.0
+        return nn.functional.normalize(features + change, dim=-1)
 
     @property
     def scale(self) -> Tensor:
@@ -146,35 +146,33 @@ class LockedTeacher:
         else:
             tower, about = None, {}
         self.image_size = int(about.get("image_size", IMAGE_SIZE))
-        self.kept = float(about.get("kept", KEPT))
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
-        self.tuned = _tuned(self.features, tower) if tower else None
+        self.is_tuned = tower is not None
+        if tower is not None:
+            self.features.tower.load_state_dict(self.features.tower.state_dict() | tower)
         self.to(device)
         self.identity = {
             **self.features.tower.identity(),
             **self.text.identity(),
             "heads_sha256": weights_sha256(self.heads),
-            **({"tower_sha256": weights_sha256(self.tuned)} if self.tuned else {}),
+            **({"tower_sha256": weights_sha256(self.features)} if self.is_tuned else {}),
             "image_size": str(self.image_size),
-            "kept": str(self.kept),
-            **{f"heads_{name}": value for name, value in about.items() if name not in ("image_size", "kept")},
+            **{f"heads_{name}": value for name, value in about.items() if name != "image_size"},
         }
 
     def to(self, device: str | torch.device) -> None:
         """Move to a device."""
         self.device = torch.device(device)
-        for part in (self.heads, self.text, self.features, self.tuned):
-            if part is not None:
-                part.to(self.device)
+        for part in (self.heads, self.text, self.features):
+            part.to(self.device)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:
         """Pixels in [0, 1] to normalised features, float32, on the CPU."""
-        pixels = pixels.to(self.device)
-        frozen = self.features(pixels)
-        own = self.tuned(pixels) if self.tuned is not None else frozen
-        return self.heads.recall(own.features, frozen, self.kept).float().cpu()
+        found = self.features(pixels.to(self.device))
+        encoded = self.heads.encode_image(found.features) if self.is_tuned else self.heads.recall(found)
+        return encoded.float().cpu()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "m 384"]:
@@ -186,13 +184,6 @@ class LockedTeacher:
         return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, self.image_size), self.dim)
 
 
-def _tuned(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
-    """The same with other weights; those of the classifier stay."""
-    own = copy.deepcopy(features)
-    own.tower.load_state_dict(features.tower.state_dict() | dict(tower))
-    return own
-
-
-def heads_path(variant: str) -> Path:
-    """Where the shipped heads are."""
-    return data_root() / "teachers" / f"{variant}.safetensors"
+def heads_path(name: str) -> Path:
+    """Where a shipped teacher's file is: "lite0" of locked towers, "tuned-lite0" of tuned ones."""
+    return data_root() / "teachers" / f"{name}.safetensors"

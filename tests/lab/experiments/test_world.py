@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from mcliplab.captioner.nearest import NearestCaptioner
+from mcliplab.experiments.folds import fold_of, outside
 from mcliplab.experiments.noise import with_vague_captions
-from mcliplab.experiments.world import World, fold_of, make_world, outside
+from mcliplab.experiments.world import World, make_world
 from mcliplib.data import Sample, concept_of, load_samples
 from mcliplib.errors import UserError
 from mcliplib.preprocess import preprocess_image

@@ -92,9 +92,7 @@ def test_a_sure_tower_keeps_more_of_what_it_knows(data):
     heads, features = train_heads(data, SETTINGS), data.images[0, :4]
     known = torch.nn.functional.normalize(features[:, -384:], dim=-1)
     features = torch.cat([features[:, :-384], known], dim=-1)
-    unsure, sure = (
-        heads.recall(features, Frozen(features, confidence)) for confidence in (torch.zeros(4, 1), torch.ones(4, 1))
-    )
+    unsure, sure = (heads.recall(Frozen(features, confidence)) for confidence in (torch.zeros(4, 1), torch.ones(4, 1)))
     torch.testing.assert_close(unsure, heads.encode_image(features))
     assert ((sure * known).sum(dim=-1) > (unsure * known).sum(dim=-1)).all()
     torch.testing.assert_close(sure.norm(dim=-1), torch.ones(4))
