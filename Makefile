@@ -15,7 +15,7 @@ QUICK := project/test_layers.py project/test_errors.py cli/test_cli.py data/test
   test_losses.py test_precision.py test_results.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env book lab test quick portable lint size lock serve clean
+.PHONY: help env book lab test quick units coverage portable lint size lock serve clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +45,15 @@ test: lint ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
 	$(BIN)/python -m pytest tests/book tests/notebooks
 
-quick: lint ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix tests/, $(QUICK))
+quick: env ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint units
+
+units: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(addprefix tests/, $(QUICK))
+
+coverage: env ## Run the unit tests and show which lines of the packages none of them reaches
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks \
+	  --cov mcliplib --cov mcliplab --cov-report term-missing:skip-covered
 
 portable: env ## Run the changed chapters with other seeds, threads and instruction sets, and record what holds (an hour or two)
 	$(BIN)/python tests/notebooks/portable.py --record

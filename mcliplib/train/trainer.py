@@ -56,6 +56,9 @@ def threads_for(device: torch.device) -> int:
 def made_ahead(make: Callable[[int], _T], steps: Iterable[int], threads: int) -> Generator[tuple[int, _T]]:
     """Each step and what `make` gives for it, in order.
 
+    Threads, where a DataLoader has processes: these would each hold the pictures of a set in memory, and hand every
+    batch over in a copy, while decoding and resizing let go of Python's lock anyway. (A stream is read by a DataLoader.)
+
     Args:
         make: a function of the step alone, that several threads may call at once.
         steps: the steps' numbers.

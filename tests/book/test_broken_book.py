@@ -32,7 +32,7 @@ def tiny_book(folder: Path, text: str = "", code: str = "1 + 1") -> Path:
     nbformat.write(notebook, folder / "book/chapter.ipynb")
     values = {"retrieval": {"r1": 0.187}}
     rest = {"unit": "fraction", "n": 10, "seeds": [0], "command": "mcliplib evaluate", "seconds": 2.0}
-    results.record("tiny", values, **rest, directory=folder / "records")  # type: ignore[arg-type]
+    results.record("tiny", values, **rest, directory=folder / "records")
     return folder
 
 

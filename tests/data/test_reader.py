@@ -16,7 +16,7 @@ from mcliplib.errors import UserError
 
 def encoded(size: tuple[int, int] = (16, 12), mode: str = "RGB", colour: object = "red") -> bytes:
     buffer = io.BytesIO()
-    Image.new(mode, size, colour).save(buffer, "PNG")  # type: ignore[arg-type]
+    Image.new(mode, size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -39,7 +39,7 @@ def shard_with(tmp_path: Path, faults: dict[int, dict[str, bytes | None]], count
 
 def read(path: Path, **options: object) -> tuple[list[Sample], ReadReport]:
     report = ReadReport()
-    return list(read_shards(path, report=report, **options)), report  # type: ignore[arg-type]
+    return list(read_shards(path, report=report, **options)), report
 
 
 def test_good_shard(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_shards_are_deterministic_and_atomic(tmp_path: Path) -> None:
 
     before = one.read_bytes()
     with pytest.raises(RuntimeError):
-        write_shard(one, failing())  # type: ignore[arg-type]
+        write_shard(one, failing())
     assert one.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"one.tar.gz", "two.tar.gz"}
     with pytest.raises(ValueError, match="dot"):

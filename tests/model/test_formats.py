@@ -21,7 +21,7 @@ RELEASED = json.loads(gzip.decompress((Path(__file__).parent / "released_keys.js
 FOREIGN = ("mobileclip", "open_clip")
 
 
-def filled(name: str, format: str = "mobileclip") -> mcliplib.MobileCLIP:
+def filled(name: str, format: str = "mobileclip") -> torch.nn.Module:
     """A preset with weights far from their start, as the programs that use this format compute it."""
     torch.manual_seed(0)
     return randomize_(build(as_computed(PRESETS[name], format)).eval())

@@ -35,7 +35,7 @@ def pair(request):
     torch.manual_seed(0)
     ours = randomize_(build(as_computed(PRESETS[request.param], "open_clip")).eval()).requires_grad_(False)
     if ours.config.image.proj_bias:
-        head = ours.image_encoder.proj if hasattr(ours.image_encoder, "proj") else ours.image_encoder.head.proj
+        head = ours.image_encoder.proj if hasattr(ours.image_encoder, "proj") else ours.image_encoder.head.proj  # type: ignore[attr-defined]
         nn.init.normal_(head.bias)
     with torch.device("meta"):  # no weights of its own
         theirs = without_drop_path(open_clip.create_model(OPEN_CLIP[request.param], device="meta"))

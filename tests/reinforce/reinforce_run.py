@@ -110,7 +110,7 @@ def read_output(folder: Path) -> dict[str, reinforce.ReinforcedSample]:
             for member in archive:
                 key, _, extension = member.name.partition(".")
                 assert extension not in raw.setdefault(key, {})
-                raw[key][extension] = archive.extractfile(member).read()  # type: ignore[union-attr]
+                raw[key][extension] = archive.extractfile(member).read()
     return {key: reinforce.from_members(key, members, augment, (24, 40)) for key, members in raw.items()}
 
 

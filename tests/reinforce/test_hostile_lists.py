@@ -180,11 +180,11 @@ def test_equal_names_of_two_inputs_are_both_kept(folder: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_in_either_form_of_unicode_are_found(tmp_path: Path, listed: str, stored: str) -> None:
-    place = tmp_path / unicodedata.normalize(stored, "Bücher")  # type: ignore[arg-type]
+    place = tmp_path / unicodedata.normalize(stored, "Bücher")
     place.mkdir()
-    (place / unicodedata.normalize(stored, "café.png")).write_bytes(picture(0))  # type: ignore[arg-type]
-    (place / "list.csv").write_text(f"image,caption\n{unicodedata.normalize(listed, 'café.png')},x\n")  # type: ignore[arg-type]
-    assert [one.caption for one in read(tmp_path / unicodedata.normalize(listed, "Bücher") / "list.csv")] == ["x"]  # type: ignore[arg-type]
+    (place / unicodedata.normalize(stored, "café.png")).write_bytes(picture(0))
+    (place / "list.csv").write_text(f"image,caption\n{unicodedata.normalize(listed, 'café.png')},x\n")
+    assert [one.caption for one in read(tmp_path / unicodedata.normalize(listed, "Bücher") / "list.csv")] == ["x"]
 
 
 @pytest.mark.parametrize("name", ["a{b}c", "a{1..3}", "a{b,c}", "{", "a[1]"])

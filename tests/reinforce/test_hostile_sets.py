@@ -37,7 +37,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
             key, _, extension = member.name.partition(".")
             if not found or found[-1][0] != key:
                 found.append((key, {}))
-            found[-1][1][extension] = archive.extractfile(member).read()  # type: ignore[union-attr]
+            found[-1][1][extension] = archive.extractfile(member).read()
     return found
 
 

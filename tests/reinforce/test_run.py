@@ -19,7 +19,7 @@ import torch
 
 from mcliplib.data import decode_image, read_shards, write_shard
 from mcliplib.errors import UserError
-from mcliplib.reinforce import AugmentSettings, ReinforceSettings, augment
+from mcliplib.reinforce import AugmentSettings, ReinforcedSample, ReinforceSettings, augment
 from tests.conftest import refused
 from tests.reinforce.reinforce_run import (
     SETTINGS,
@@ -69,8 +69,8 @@ def test_samples_hold_what_the_models_said(whole: Path) -> None:
     assert len({params for found_one in found.values() for params in found_one.augmentations}) == 120
 
 
-def views(image: object, one: object, side: int) -> torch.Tensor:
-    return torch.stack([augment.apply(image, params, side) for params in one.augmentations])  # type: ignore[attr-defined, arg-type]
+def views(image: object, one: ReinforcedSample, side: int) -> torch.Tensor:
+    return torch.stack([augment.apply(image, params, side) for params in one.augmentations])
 
 
 def test_the_manifest_tells_what_the_set_is_made_of(whole: Path, shards: Path) -> None:

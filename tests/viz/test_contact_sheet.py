@@ -16,7 +16,7 @@ def test_each_sample_has_a_cell_with_its_caption() -> None:
     figure = contact_sheet(samples, columns=4)
     assert len(figure.axes) == 11
     assert [axis.texts[0].get_text() for axis in figure.axes] == [rf"costs \${n} and more" for n in range(11)]
-    shapes = {axis.images[0].get_array().shape for axis in figure.axes}  # type: ignore[union-attr]
+    shapes = {axis.images[0].get_array().shape for axis in figure.axes}
     assert shapes == {(20 + n, 20 + n, 3) for n in range(11)}
     boxes = [axis.get_position() for axis in figure.axes]
     assert all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes)

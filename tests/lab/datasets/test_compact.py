@@ -40,7 +40,7 @@ def test_nothing_is_left_of_an_interrupted_compaction(
         calls += 1
         if calls > 15:
             raise KeyboardInterrupt
-        return made(*arguments)  # type: ignore[arg-type]
+        return made(*arguments)
 
     made = module.to_members
     monkeypatch.setattr(module, "to_members", failing)

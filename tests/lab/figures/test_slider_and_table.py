@@ -73,7 +73,7 @@ def test_texts_cannot_break_out_of_the_page() -> None:
 )
 def test_bad_frames(frames: list[bytes], alts: list[str], options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        frames_slider(frames, alts, "step", **options)  # type: ignore[arg-type]
+        frames_slider(frames, alts, "step", **options)
 
 
 def test_style_uses_the_palette_on_a_white_card() -> None:

@@ -44,11 +44,11 @@ def f(first: int, second: int,
 def _with_comments(size):  # fmt: skip
     """Comments for tools are left out."""
 
-    if size:  # type: ignore[truthy-bool]
+    if size:
         l = size  # noqa: E741
         return l
     # fmt: off
-    return 2  # type: ignore  # two
+    return 2  # two
 
 
 def test_comments_for_tools_and_the_docstrings_place_are_left_out():
