@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "mcliplib.cli.train",
     "experiment": "mcliplab.experiments.cli",
     "evaluate": "mcliplib.cli.evaluate",
+    "search": "mcliplib.cli.search",
     "benchmark": "mcliplib.cli.benchmark",
 }
 _WORDS: dict[int, tuple[str, int]] = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}

@@ -15,6 +15,22 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(args, name)}")
 
 
+class Intermixed(argparse.ArgumentParser):
+    """A parser of a command that takes options between its positional arguments too."""
+
+    _within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ArgumentParser's; `parse_known_intermixed_args` calls it in turn."""
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def register(commands: Any, name: str, module: str) -> None:
     """Add the command that a module offers; if the workshop is missing, one that says so whatever its arguments.
 

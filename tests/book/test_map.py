@@ -13,6 +13,7 @@ PACKAGES = (
     "mcliplib.latency",
     "mcliplib.layers",
     "mcliplib.reinforce",
+    "mcliplib.search",
     "mcliplib.train",
     "mcliplib.viz",
     "mcliplab.figures",
