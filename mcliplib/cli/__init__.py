@@ -26,6 +26,7 @@ COMMANDS = {
     "reinforce": "mcliplib.cli.reinforce",
     "compact": "mcliplab.datasets.cli_compact",
     "train": "mcliplib.cli.train",
+    "finetune": "mcliplib.cli.finetune",
     "experiment": "mcliplab.experiments.cli",
     "evaluate": "mcliplib.cli.evaluate",
     "search": "mcliplib.cli.search",

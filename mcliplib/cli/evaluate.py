@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mcliplib.data import Sample
     from mcliplib.evaluate import Score
 
-_MODEL = (
+MODEL = (
     "student (ours), a checkpoint (ours, a released mobileclip_*.pt, or open_clip's), a training run's folder, or "
     "hf-hub:OWNER/REPO"
 )
@@ -23,7 +23,7 @@ _MODEL = (
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="zero-shot and retrieval scores of a model")
-    parser.add_argument("--model", required=True, help=_MODEL)
+    parser.add_argument("--model", required=True, help=MODEL)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     what.add_argument(

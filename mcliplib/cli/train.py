@@ -25,7 +25,7 @@ def register(commands: Any) -> None:
     group = parser.add_argument_group("settings")
     hints = typing.get_type_hints(TrainSettings)
     for field in dataclasses.fields(TrainSettings):
-        _add_setting(group, field, hints[field.name])
+        add_setting(group, field, hints[field.name])
     parser.set_defaults(run=run)
 
 
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_setting(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+def add_setting(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+    """Add the flag of a field of a settings record; None where it is not given."""
     flag = "--" + field.name.replace("_", "-")
     help = f"default: {field.default}"
     if typing.get_origin(hint) is types.UnionType:

@@ -3,31 +3,33 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mcliplib.checkpoints.files import check_finite, check_tensors, load_torch
 from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.errors import UserError, first_line
 from mcliplib.files import Range, fitted, read_json, replacing
 from mcliplib.model import MobileCLIP
-from mcliplib.train.settings import TrainSettings
 
 STATE_FILE = "last.pt"
+_M = TypeVar("_M", bound=nn.Module)
 
 
-class Learner(NamedTuple):
+@dataclass(frozen=True)
+class Learner(Generic[_M]):
     """The parts that a run changes."""
 
-    model: MobileCLIP
+    model: _M
     optimizer: torch.optim.Optimizer
-    average: MobileCLIP | None  # of the weights, where the settings want one
+    average: _M | None  # of the weights, where the settings want one
 
     @property
-    def result(self) -> MobileCLIP:
+    def result(self) -> _M:
         """The model that is evaluated and saved: the average where there is one."""
         return self.model if self.average is None else self.average
 
@@ -41,15 +43,22 @@ class Resumed(NamedTuple):
     positions: Mapping[int, tuple[int, ...]] = {}  # of a stream's readers, by their number
 
 
-def save_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner, at: Resumed) -> None:
+def save_state(directory: Path, settings: Any, digest: str, learner: Learner[_M], at: Resumed) -> None:
     """Write weights, optimizer and position; a crash of the program or the machine leaves the earlier file.
+
+    Args:
+        directory: of the run.
+        settings: all of the run's, a dataclass.
+        digest: hash of the data.
+        learner: what is saved.
+        at: where the run stands.
 
     Raises:
         WriteError: the file cannot be written; the earlier one is still there.
     """
     state = {
         "settings": json.dumps(dataclasses.asdict(settings)),
-        "config": config_to_json(learner.model.config),
+        **({"config": config_to_json(learner.model.config)} if isinstance(learner.model, MobileCLIP) else {}),
         "data": digest,
         "model": learner.model.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
@@ -63,8 +72,15 @@ def save_state(directory: Path, settings: TrainSettings, digest: str, learner: L
         torch.save(state, file)
 
 
-def load_state(directory: Path, settings: TrainSettings, digest: str, learner: Learner) -> Resumed:
+def load_state(directory: Path, settings: Any, digest: str, learner: Learner[_M], steps: int) -> Resumed:
     """Continue from the folder's state.
+
+    Args:
+        directory: of the run.
+        settings: all of the run's, a dataclass with defaults.
+        digest: hash of the data.
+        learner: takes over what was saved.
+        steps: of the whole run.
 
     Raises:
         UserError: the file is broken, or belongs to a run with other settings (which ones is said) or other data.
@@ -78,8 +94,8 @@ def load_state(directory: Path, settings: TrainSettings, digest: str, learner: L
             raise _OtherRunError(f"{path}: has other settings ({'; '.join(changed)}); choose another --output")
         if state["data"] != digest:
             raise _OtherRunError(f"{path}: is of other data under the same names; choose another --output")
-        if state["step"] > settings.steps:
-            raise UserError(f"{path}: step {state['step']:,} is after the last one, {settings.steps:,}")
+        if state["step"] > steps:
+            raise UserError(f"{path}: step {state['step']:,} is after the last one, {steps:,}")
         for name, module in (("model", learner.model), ("average", learner.average)):
             if module is not None:
                 check_tensors(state[name], f"{path}: {name}")
@@ -125,8 +141,8 @@ class _State(TypedDict):
     positions: NotRequired[dict[str, list[int]]]
 
 
-def _changed(saved: dict[str, object], settings: TrainSettings) -> list[str]:
+def _changed(saved: dict[str, object], settings: Any) -> list[str]:
     """A setting that the file does not know is younger than the file, which was made as its default says."""
-    was: dict[str, object] = {**dataclasses.asdict(TrainSettings()), **saved}
+    was: dict[str, object] = {**dataclasses.asdict(type(settings)()), **saved}
     was, wanted = (json.loads(json.dumps(values)) for values in (was, dataclasses.asdict(settings)))
     return [f"{name} was {was[name]!r}" for name in wanted if was[name] != wanted[name]]

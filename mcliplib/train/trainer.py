@@ -57,7 +57,7 @@ def made_ahead(make: Callable[[int], _T], steps: Iterable[int], threads: int) ->
     """Each step and what `make` gives for it, in order.
 
     Threads, where a DataLoader has processes: these would each hold the pictures of a set in memory, and hand every
-    batch over in a copy, while decoding and resizing let go of Python's lock anyway. (A stream is read by a DataLoader.)
+    batch over in a copy, while decoding and resizing let go of Python's lock anyway. A stream has a DataLoader.
 
     Args:
         make: a function of the step alone, that several threads may call at once.
@@ -140,7 +140,7 @@ def train(
         UserError: unusable data, a folder that holds another run, or a loss that is no longer a number.
     """
     with processes(), locked(Path(output)) if rank() == 0 else nullcontext():
-        directory = _folder(Path(output), resume)
+        directory = run_folder(Path(output), resume)
         trained_on = " ".join(settings.data)
         if samples is not None:
             data = PairData(samples)
@@ -153,7 +153,7 @@ def train(
         learner = _new_learner(settings, data)
         at, digest = Resumed(0, 0.0, math.nan), data.digest()
         if (directory / STATE_FILE).exists():
-            at = load_state(directory, settings, digest, learner)
+            at = load_state(directory, settings, digest, learner, settings.steps)
             log.info("continuing at step %d of %d", at.step, settings.steps)
         check_agreement(str(directory), (at.step, digest))
         loss, seconds = _run(settings, directory, learner, data, digest, at)
@@ -181,7 +181,12 @@ def _fitted(settings: TrainSettings, data: PairData | ReinforcedData | StreamDat
     return settings
 
 
-def _folder(directory: Path, resume: bool) -> Path:
+def run_folder(directory: Path, resume: bool) -> Path:
+    """The folder of a run, made where it is not there.
+
+    Raises:
+        UserError: it cannot be made, or holds a run that is not to be resumed.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
