@@ -28,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "make: this Python cannot make environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./mcliplab
 	@touch $@
 
@@ -71,7 +71,7 @@ size: env ## Print how large the package and its rooms are
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heic,ray,teachers,build,book,test,dev]' --editable ./mcliplab
 	@grep '^#' requirements.lock > requirements.lock.new
-	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^pip==' | sed -E 's/\+[a-z0-9.]+$$//' \
+	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|pycocoevalcap|pycocotools)==' | sed -E 's/\+[a-z0-9.]+$$//' \
 	  | LC_ALL=C sort -f >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@touch $(STAMP)

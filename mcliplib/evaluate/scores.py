@@ -1,11 +1,12 @@
-"""Zero-shot classification and retrieval, with percentile bootstrap intervals: how far to trust a share of hits.
+"""Zero-shot classification and retrieval from features.
 
 In zero-shot classification a class is a text, and a picture belongs to the nearest one (CLIP, section 3.1). Retrieval
 finds the text of a picture among all texts, and the picture of a text among all pictures. Both are read from the rank
-of the first right answer.
+of the first right answer. Every score has an interval (`mcliplib.evaluate.intervals`) and remembers each query's hit.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,60 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcliplib.evaluate.features import Encoder, ModelEncoder
+from mcliplib.evaluate.intervals import DRAWS, Score, interval, mean_per_class, resampled, score, sums_per_group
 from mcliplib.model import MobileCLIP
 
 PHOTO_TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.", "the {}.")
 DRAWING_TEMPLATES = ("{}", "a drawing of a {}.", "a picture of a {}.", "the {}.")
 DEPTHS = (1, 5, 10)
-
-
-class Score(float):
-    """A share of hits in [0, 1], with the ends of its 95% bootstrap interval and the number of trials.
-
-    Behaves as its value: `score > 0.1`, `f"{score:.1%}"`.
-
-    Attributes:
-        low: lower end of the interval.
-        high: upper end.
-        n: trials.
-    """
-
-    low: float
-    high: float
-    n: int
-
-    def __new__(cls, value: float, low: float, high: float, n: int) -> "Score":
-        score = super().__new__(cls, value)
-        score.low, score.high, score.n = low, high, n
-        return score
-
-    def __getnewargs__(self) -> tuple[float, float, float, int]:  # type: ignore[override]
-        return float(self), self.low, self.high, self.n
-
-    def __repr__(self) -> str:
-        return f"{float(self):.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n})"
-
-    def record(self) -> dict[str, float]:
-        """The four numbers, for a results file."""
-        return {"value": float(self), "low": self.low, "high": self.high, "n": self.n}
-
-
-def score(hits: Tensor, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Score:
-    """The mean of hits [N] (booleans) and its interval over resampled trials.
-
-    Resampling N yes/no trials with replacement is a binomial draw, so no resampled set has to be built.
-
-    Raises:
-        ValueError: there is no trial.
-    """
-    n = hits.numel()
-    if n == 0:
-        raise ValueError("no trials to score")
-    mean = hits.double().mean().item()
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.binomial(torch.full((draws,), float(n)), torch.full((draws,), mean), generator=generator)
-    ends = torch.quantile(counts.double() / n, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
-    return Score(mean, ends[0].item(), ends[1].item(), n)
+_ROWS = 8192  # of a similarity matrix in memory at a time
 
 
 def first_right_rank(
@@ -88,6 +42,13 @@ class ZeroShot(NamedTuple):
     top5: Score
     classes: int  # with five or fewer, top5 says nothing
 
+    @property
+    def mean_per_class(self) -> Score:
+        """Top-1 with equal weight for each class that occurs (mean per class recall)."""
+        assert self.top1.hits is not None
+        assert self.top1.groups is not None
+        return mean_per_class(self.top1.hits, self.top1.groups)
+
 
 def zero_shot(image_features: Tensor, class_features: Tensor, labels: Tensor) -> ZeroShot:
     """Top-1 and top-5 accuracy.
@@ -108,9 +69,67 @@ def zero_shot(image_features: Tensor, class_features: Tensor, labels: Tensor) ->
         raise ValueError(f"labels must be [{len(image_features)}], got {list(labels.shape)}")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_features):
         raise ValueError(f"labels must be in 0..{len(class_features) - 1}")
-    right = torch.nn.functional.one_hot(labels, len(class_features)).bool()
-    ranks = first_right_rank(image_features @ class_features.T, right)
-    return ZeroShot(score(ranks < 1), score(ranks < 5), len(class_features))
+    right = torch.arange(len(class_features))
+    ranks = _ranks(image_features, class_features, lambda rows: labels[rows, None] == right)
+    return ZeroShot(score(ranks < 1, labels), score(ranks < 5, labels), len(class_features))
+
+
+def nearest_class(image_features: Float[Tensor, "n d"], class_features: Float[Tensor, "c d"]) -> Int[Tensor, " n"]:
+    """The class of each picture, from 0 on; -1 where none is the nearest: several are as near, or similarity is NaN."""
+    found = []
+    for part in image_features.split(_ROWS):
+        similarity = part @ class_features.T
+        best, nearest = similarity.max(dim=1)
+        found.append(nearest.where((similarity >= best[:, None]).sum(1) == 1, -1))
+    return torch.cat(found)
+
+
+def constant_answer(labels: Int[Tensor, " n"]) -> Score:
+    """The share that always answering the most frequent class scores: a model below it has learned nothing useful."""
+    return score(labels == labels.mode().values, labels)
+
+
+def macro_f1(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> Score:
+    """The mean F1 of the classes that occur in `labels` (WILDS, 2012.07421): a class is to be found, and only it.
+
+    Args:
+        predicted: `nearest_class`.
+        labels: each picture's class.
+    """
+    kinds, counts = torch.unique(torch.stack([labels, predicted], 1), dim=0, return_counts=True)
+    size = int(kinds.max()) + 1
+    right, answered = kinds[:, 0] == kinds[:, 1], kinds[:, 1] >= 0
+
+    def statistic(counts: Tensor) -> Tensor:
+        there = sums_per_group(counts, kinds[:, 0], size)
+        found = sums_per_group(counts[:, right], kinds[right, 0], size)
+        claimed = sums_per_group(counts[:, answered], kinds[answered, 1], size)
+        return (2 * found / (there + claimed)).where(there > 0, torch.nan).nanmean(1)
+
+    low, high = interval(statistic(resampled(counts, DRAWS, seed=0)))
+    return Score(statistic(counts[None].double()).item(), low, high, len(labels))
+
+
+def jaccard(similarities: Sequence[Float[Tensor, " _"]], right: Sequence[Bool[Tensor, " _"]]) -> Score:
+    """How well the k most similar candidates are the k right ones, averaged over queries (WinoGAViL, 2207.12576).
+
+    Args:
+        similarities: of each query to its candidates.
+        right: which candidates belong to it; at least one.
+
+    Returns:
+        The mean Jaccard index, shared / (chosen or right). Of two as similar candidates, the wrong one is chosen first.
+    """
+    values = []
+    for similarity, belongs in zip(similarities, right, strict=True):
+        k = int(belongs.sum())
+        if k == 0:
+            raise ValueError("a query must have a right candidate")
+        ranked = similarity[belongs].sort(descending=True).values
+        before = (~(similarity[~belongs] < ranked[:, None])).sum(dim=1)
+        shared = int((before + torch.arange(k) < k).sum())
+        values.append(shared / (2 * k - shared))
+    return score(torch.tensor(values, dtype=torch.float64))
 
 
 def class_features(
@@ -121,15 +140,20 @@ def class_features(
     Args:
         model: a model in eval mode, or another encoder.
         classes: names, put into each template's braces.
-        templates: prompts.
+        templates: prompts; the name's place is `{}`, or `{c}` as in CLIP_benchmark's files.
 
     Returns:
         [C, D].
     """
     encoder = ModelEncoder(model) if isinstance(model, MobileCLIP) else model
-    features = encoder.encode_texts([template.format(name) for name in classes for template in templates])
+    features = encoder.encode_texts([prompt(template, name) for name in classes for template in templates])
     mean = features.reshape(len(classes), len(templates), -1).mean(dim=1)
     return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def prompt(template: str, name: str) -> str:
+    """The template with a class's name in its place, `{}` or `{c}`."""
+    return re.sub(r"\{c?\}", lambda _: name, template)  # not `format`, with which a template can read attributes
 
 
 class Retrieval(NamedTuple):
@@ -162,10 +186,18 @@ def retrieval(image_features: Tensor, text_features: Tensor, pairs: Tensor | Non
     right[pairs[:, 0], pairs[:, 1]] = True
     if not (right.any(dim=0).all() and right.any(dim=1).all()):
         raise ValueError("every image and every text must be in at least one pair")
-    similarity = image_features @ text_features.T
-    return Retrieval(_recalls(similarity, right), _recalls(similarity.T, right.T))
+    return Retrieval(
+        _recalls(image_features, text_features, lambda rows: right[rows]),
+        _recalls(text_features, image_features, lambda rows: right.T[rows]),
+    )
 
 
-def _recalls(similarity: Tensor, right: Tensor) -> dict[int, Score]:
-    ranks = first_right_rank(similarity, right)
+def _recalls(queries: Tensor, candidates: Tensor, right: Callable[[Tensor], Tensor]) -> dict[int, Score]:
+    ranks = _ranks(queries, candidates, right)
     return {depth: score(ranks < depth) for depth in DEPTHS}
+
+
+def _ranks(queries: Tensor, candidates: Tensor, right: Callable[[Tensor], Tensor]) -> Tensor:
+    """`first_right_rank` of all queries, some rows at a time; `right` gives the right candidates of the named rows."""
+    parts = torch.arange(len(queries)).split(_ROWS)
+    return torch.cat([first_right_rank(queries[rows] @ candidates.T, right(rows)) for rows in parts])
