@@ -36,6 +36,7 @@ OPTIONAL = {
     "resvg-py": ("rebuilding data/ from its sources", "pip install 'mcliplib[build]'"),
     "onnxruntime": ("running ONNX exports", "pip install onnxruntime"),
     "openvino": ("running OpenVINO exports", "pip install openvino"),
+    "usearch": ("searching 100,000 pictures and more with a graph", "pip install 'mcliplib[search]'"),
     "ray": ("reinforcing data on several machines", "pip install ray"),
 }
 

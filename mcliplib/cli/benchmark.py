@@ -1,4 +1,4 @@
-"""`mcliplib benchmark latency|loader|memory|reinforce|robustness|train`: measurements on this machine."""
+"""`mcliplib benchmark latency|loader|memory|reinforce|robustness|search|train`: measurements on this machine."""
 
 import argparse
 import shlex
@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("benchmark", help="measure speed on this machine")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
-    for name in ("loader", "memory", "reinforce", "robustness", "train"):
+    for name in ("loader", "memory", "reinforce", "robustness", "search", "train"):
         register_module(actions, name, f"mcliplab.benchmarks.cli_{name}")
 
 

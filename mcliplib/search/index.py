@@ -222,7 +222,7 @@ class Index:
                     self._write(chunk.number, kept)
             broken = self._add(list(files), rooms, progress)
             chunks, ways = self._searched()
-            if graph.is_wanted(chunks) and not (ways and ways.is_current(chunks)):
+            if graph.is_wanted(chunks) and ways is None:
                 self._opened = chunks, graph.build_graph(self.path, chunks, progress)
         broken |= {path: fault for chunk in chunks for path, fault in chunk.broken()}
         new = len(files.keys() - changed - broken.keys())
@@ -289,7 +289,8 @@ class Index:
             for path in sorted(self.path.glob(_CHUNKS)):
                 with contextlib.suppress(MissingFileError):  # an update has just emptied it
                     chunks.append(self._chunk(path))
-            self._opened = chunks, graph.open_graph(self.path) if graph.is_wanted(chunks) else None
+            ways = graph.open_graph(self.path) if graph.is_wanted(chunks) else None
+            self._opened = chunks, ways if ways and ways.is_current(chunks) else None
         return self._opened
 
     def _chunk(self, path: Path) -> Chunk:
