@@ -1,4 +1,4 @@
-"""`mcliplib data list|show|build`: the data sets and their cards."""
+"""`mcliplib data list|show|export|build`: the data sets and their cards."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ _SAMPLES_ON_SHEET = 64
 
 
 def register(commands: Any) -> None:
-    """Add `data` with its three subcommands to the command line."""
+    """Add `data` with its subcommands to the command line."""
     parser = commands.add_parser("data", help="list, show and rebuild the data sets")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -26,6 +26,12 @@ def register(commands: Any) -> None:
     show.add_argument("--output", type=Path, metavar="FILE.png", help="the contact sheet (default: ./NAME.png)")
     show.add_argument("--count", type=int, default=_SAMPLES_ON_SHEET, help="images on the sheet (default: %(default)s)")
     show.set_defaults(run=run_show)
+
+    export = actions.add_parser("export", help="write sets in a form that other programs read")
+    export.add_argument("--layout", required=True, choices=("clip-benchmark",), help="for CLIP_benchmark: WebDataset")
+    export.add_argument("--set", metavar="NAME", help="one data set (default: all evaluation sets)")
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write them to")
+    export.set_defaults(run=run_export)
 
     register_module(actions, "build", "mcliplab.datasets.cli")
 
@@ -54,3 +60,13 @@ def run_show(args: argparse.Namespace) -> None:
     with replacing(output) as temporary:
         figure.savefig(temporary, dpi=100, format=output.suffix[1:].lower())
     print(f"contact sheet: {output}")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Write the sets in another layout."""
+    from mcliplib.data.export_clip_benchmark import export_clip_benchmark
+    from mcliplib.evaluate.scores import DRAWING_TEMPLATES, PHOTO_TEMPLATES
+
+    for name in [args.set] if args.set else registry.list_datasets("eval"):
+        for folder in export_clip_benchmark(name, args.output, {True: PHOTO_TEMPLATES, False: DRAWING_TEMPLATES}):
+            print(folder)

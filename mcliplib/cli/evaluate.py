@@ -12,48 +12,132 @@ from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 
 if TYPE_CHECKING:
     from mcliplib.data import Sample
-    from mcliplib.evaluate import Score
+    from mcliplib.evaluate import Encoder, Score
+    from mcliplib.evaluate.datacomp import Line
 
 MODEL = (
     "student (ours), a checkpoint (ours, a released mobileclip_*.pt, or open_clip's), a training run's folder, or "
     "hf-hub:OWNER/REPO"
+)
+_SUITE = (
+    "'mini' (all our evaluation sets) or one data set's name; with --root 'datacomp38' or the NAME of a folder wds_NAME"
 )
 
 
 def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="zero-shot and retrieval scores of a model")
-    parser.add_argument("--model", required=True, help=MODEL)
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--model", help=f"{MODEL}; or open_clip:NAME/TAG, with a tag of open_clip's or a file")
+    of.add_argument("--results", type=Path, help="no model: an earlier --output of datacomp38, for --against")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
+    what.add_argument("--suite", default="mini", help=_SUITE)
     what.add_argument(
         "--data", help="your own pictures instead: a folder or list of them with captions, or shards; for retrieval"
     )
+    parser.add_argument("--root", help="folder or URL with sets in CLIP_benchmark's layout; {name} may stand in it")
+    parser.add_argument(
+        "--cache", type=Path, help="with --root: a folder that keeps features, so that a second run is fast"
+    )
+    parser.add_argument("--cache-gb", type=float, default=8.0, help="largest size of the cache (default: %(default)s)")
+    parser.add_argument("--random-weights", action="store_true", help="let --model be a preset's name, untrained")
+    parser.add_argument("--against", choices=("published",), help="datacomp38 beside the released models' results")
+    parser.add_argument("--published-model", metavar="NAME", help="which one (default: the preset that --model is)")
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help="leave larger pictures out (default: %(default)s)"
     )
-    parser.add_argument("--output", type=Path, help="write the scores to this JSON file too")
+    parser.add_argument("--output", type=Path, help="write the scores to this file too: JSON, with --root JSON lines")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
-    from mcliplib.checkpoints import load_model
     from mcliplib.evaluate import ModelEncoder, evaluate_suite
+    from mcliplib.evaluate.datacomp import read_results
     from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
 
+    if args.model and args.root is None and (args.suite == "datacomp38" or args.against):
+        raise UserError("--suite datacomp38 and --against need --root: the folder or URL that holds the sets")
+    if args.results is not None:
+        return _summary(read_results(args.results), args, "")
     if args.output is not None:
         check_replaceable(args.output)
-    model = load_model(args.model)
+    encoder = find_encoder(args.model, random_weights=args.random_weights)
+    if args.root is not None:
+        return _evaluate_root(encoder, args)
     if args.data is None:
-        scores = evaluate_suite(model, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
+        scores = evaluate_suite(encoder, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
     else:
-        samples = own_samples(args.data, args.max_pixels, side=2 * model.config.image.image_size)
-        scores = {f"{args.data}/retrieval": metrics(caption_retrieval(ModelEncoder(model), samples))}
+        size = encoder.model.config.image.image_size if isinstance(encoder, ModelEncoder) else 256
+        samples = own_samples(args.data, args.max_pixels, side=2 * size)
+        scores = {f"{args.data}/retrieval": metrics(caption_retrieval(encoder, samples))}
     print(table(scores))
     if args.output is not None:
         write_text(args.output, json.dumps(score_values(scores), indent=2) + "\n")
         print(f"written to {args.output}")
+    return 0
+
+
+def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
+    """The model of that name.
+
+    Args:
+        name: as `--model` takes it.
+        random_weights: whether it may be a preset's name; its untrained weights are the same each time.
+
+    Raises:
+        UserError: there is no such model, or a preset's name without leave for random weights.
+    """
+    import torch
+
+    from mcliplib import create_model, list_models, load_model
+    from mcliplib.evaluate import ModelEncoder
+
+    if name.startswith("open_clip:"):
+        from mcliplib.reinforce.teachers import make_teacher
+
+        return make_teacher(name)
+    if name in list_models() and not Path(name).exists():
+        if not random_weights:
+            raise UserError(f"{name} is a preset, without trained weights; name a checkpoint, or add --random-weights")
+        torch.manual_seed(0)
+        return ModelEncoder(create_model(name))
+    return ModelEncoder(load_model(name))
+
+
+def _evaluate_root(encoder: "Encoder", args: argparse.Namespace) -> int:
+    from mcliplib.evaluate import ModelEncoder
+    from mcliplib.evaluate.datacomp import evaluate_root
+    from mcliplib.evaluate.features import FeatureCache
+
+    cache = FeatureCache(args.cache, int(args.cache_gb * 1e9)) if args.cache else None
+    lines: list[Line] = []
+    for line in evaluate_root(
+        encoder, args.root, args.suite, cache=cache, progress=lambda text: print(text, file=sys.stderr)
+    ):
+        lines.append(line)
+        if args.output is not None:  # after each set: a long run that is stopped leaves what it has
+            write_text(args.output, "".join(json.dumps(one) + "\n" for one in lines))
+    return _summary(lines, args, encoder.model.config.name if isinstance(encoder, ModelEncoder) else "")
+
+
+def _summary(lines: "list[Line]", args: argparse.Namespace, model: str) -> int:
+    from mcliplib.evaluate.datacomp import average, beside_published, missing
+
+    if args.against:
+        print(beside_published(lines, args.published_model or model))
+    else:
+        for line in lines:
+            value, (low, high) = line["metrics"]["main_metric"], line.get("interval", (0, 0))
+            shown = "missing" if value is None else f"{100 * value:5.1f}%  [{100 * low:5.1f}, {100 * high:5.1f}]"
+            skipped = f"  {line['skipped']} pictures skipped" if line.get("skipped") else ""
+            print(f"{line['key']:<52}{shown}{skipped}")
+    if args.suite == "datacomp38" or args.results:
+        mean, absent = average(lines), missing(lines)
+        if mean is None:
+            print(f"no average: {len(absent)} of the 38 sets are missing ({', '.join(absent)})")
+        else:
+            print(f"average of the 38: {100 * mean:.2f}%")
     return 0
 
 

@@ -1,13 +1,21 @@
 """Pictures and texts to features, in batches: by a model here, or by anything else that maps both into one space."""
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mcliplib.checkpoints.formats import config_to_json
+from mcliplib.errors import UserError
 from mcliplib.factory import get_preprocess, get_tokenizer
+from mcliplib.files import replacing, writing
 from mcliplib.model import MobileCLIP
 
 BATCH = 128
@@ -52,6 +60,16 @@ class ModelEncoder:
         return torch.cat(parts).float().cpu()
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What the features depend on: settings, and a hash of the weights."""
+        total = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            total.update(
+                name.encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
+        return {"config": config_to_json(self.model.config), "sha256": total.hexdigest()}
+
+    @property
     def _device(self) -> torch.device:
         return self.model.logit_scale.device
 
@@ -64,3 +82,49 @@ def image_features(model: MobileCLIP, images: Sequence[Image.Image]) -> Tensor:
 def text_features(model: MobileCLIP, texts: Sequence[str]) -> Tensor:
     """Normalised features [M, D] of texts, tokenized for the model."""
     return ModelEncoder(model).encode_texts(texts)
+
+
+class FeatureCache:
+    """Features on disk, so that a second score of the same model and set costs no encoding.
+
+    Args:
+        folder: made where it is missing; holds safetensors files. A damaged one counts as missing.
+        most_bytes: the files used longest ago go when there is more.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self.folder, self.most_bytes = folder, most_bytes
+
+    def path(self, encoder: Encoder, *what: Any) -> Path:
+        """The file of an encoder's features of something, named by a hash of both.
+
+        Raises:
+            UserError: the encoder does not say which weights it has (a member `identity`).
+        """
+        identity = getattr(encoder, "identity", None)
+        if identity is None:
+            raise UserError(
+                f"{type(encoder).__name__} has no `identity`, so its features cannot be cached; leave it out"
+            )
+        name = hashlib.sha256(json.dumps([identity, what], sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{name}.safetensors"
+
+    def get(self, path: Path) -> dict[str, Tensor] | None:
+        """The tensors in a file; None where there is none."""
+        with contextlib.suppress(Exception):  # safetensors raises its own kinds
+            tensors = load_file(path)
+            path.touch()
+            return tensors
+        return None
+
+    def put(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Write a file, and remove the oldest ones above the limit."""
+        with replacing(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        with writing(self.folder):
+            files = sorted(self.folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime, reverse=True)
+            total = 0
+            for one in files:
+                total += one.stat().st_size
+                if total > self.most_bytes and one != path:
+                    one.unlink(missing_ok=True)
