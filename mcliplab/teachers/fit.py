@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mcliplab.experiments.folds import fold_of
 from mcliplab.experiments.noise import with_wrong_captions
@@ -19,9 +19,12 @@ from mcliplib.checkpoints.files import write_safetensors
 from mcliplib.checkpoints.int8 import to_int8
 from mcliplib.data import Sample, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
+from mcliplib.evaluate import linear_probe
+from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.augment import AugmentSettings
-from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
-from mcliplib.reinforce.teachers.locked import IMAGE_SIZE, TOWER, Heads
+from mcliplib.reinforce.teachers.efficientnet import FEATURES, LiteFeatures
+from mcliplib.reinforce.teachers.features import in_batches
+from mcliplib.reinforce.teachers.locked import GATE, IMAGE_SIZE, TOWER, Heads
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2
@@ -167,11 +170,47 @@ def _tune_teacher(
 
     heads = train_heads(data, settings, of("heads"))
     tower = tune(variant, text, heads, TuneData(samples, data.texts), TUNING, of("tower"))
+    gate = photo_gate(variant, text, tower, samples)
     about = {"variant": variant, "pairs": str(len(samples)), "settings": f"{settings!r}, {TUNING!r}"}
-    save_trained(heads, path, {**about, "image_size": str(ASKED_AT)}, tower)
+    save_trained(heads, path, {**about, "image_size": str(ASKED_AT)}, tower, gate)
 
 
-def save_trained(heads: Heads, path: Path, about: dict[str, str], tower: Mapping[str, Tensor] | None = None) -> None:
+def photo_gate(variant: str, text: MiniLM, tower: Mapping[str, Tensor], samples: Sequence[Sample]) -> nn.Linear | None:
+    """The linear probe of a tuned tower's pooled features that tells photographs, above 0, from drawings.
+
+    Args:
+        variant: "lite0" or "lite2".
+        text: of the classes' names.
+        tower: tuned weights.
+        samples: with their `style`; None is returned where all are of one kind.
+    """
+    labels = torch.tensor([int(one.meta.get("style") == "photo") for one in samples])
+    if len(labels.unique()) < 2:
+        return None
+    features = LiteFeatures(variant, text)
+    features.tower.load_state_dict(features.tower.state_dict() | dict(tower))
+
+    @torch.inference_mode()
+    def pooled(pixels: Tensor) -> Tensor:
+        return features(pixels).features[:, :FEATURES].clone()
+
+    found = in_batches(
+        pooled, [one.image for one in samples], lambda image: preprocess_image(image, ASKED_AT), FEATURES
+    )
+    probe = linear_probe(found, labels, found, labels)
+    gate = nn.Linear(FEATURES, 1).requires_grad_(False)
+    weights, bias = probe.weights.float(), probe.bias.float()
+    gate.load_state_dict({"weight": weights[1:] - weights[:1], "bias": bias[1:] - bias[:1]})
+    return gate
+
+
+def save_trained(
+    heads: Heads,
+    path: Path,
+    about: dict[str, str],
+    tower: Mapping[str, Tensor] | None = None,
+    gate: nn.Linear | None = None,
+) -> None:
     """Write the heads, with the widths and `about` in the file's metadata.
 
     Args:
@@ -179,10 +218,13 @@ def save_trained(heads: Heads, path: Path, about: dict[str, str], tower: Mapping
         path: of the file.
         about: what is to be known about them.
         tower: weights of a tuned image tower; they take a byte each.
+        gate: of its features, for photographs.
     """
     text_hidden = heads.text[1].out_features if heads.text is not None else 0
     widths = {"image_hidden": str(heads.image[1].out_features), "text_hidden": str(text_hidden)}
     tensors = {name: value.half() for name, value in heads.state_dict().items()}
     if tower is not None:
-        tensors = to_int8({**heads.state_dict(), **{TOWER + name: value for name, value in tower.items()}})
+        own = {TOWER + name: value for name, value in tower.items()}
+        own |= {GATE + name: value for name, value in gate.state_dict().items()} if gate is not None else {}
+        tensors = to_int8({**heads.state_dict(), **own})
     write_safetensors(tensors, path, {"heads": json.dumps({**about, **widths}, sort_keys=True)})

@@ -33,7 +33,7 @@ def register(commands: Any) -> None:
     add("--compute", choices=get_args(Computed), default="float32", help="the teachers' numbers (default: %(default)s)")
     add("--batch-size", type=int, default=64, metavar="N", help="views a call of a teacher (default: %(default)s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="skip larger pictures (default: %(default)s)")
-    add("--teachers", default="lit-lite0,lit-lite2", help="with commas between (default: %(default)s)")
+    add("--teachers", default="tuned-lite0,tuned-lite2", help="with commas between (default: %(default)s)")
     add(
         "--captioner",
         help=f"none, decoder, or coca:... (default: {_DEFAULT_CAPTIONER} if --captions is given, else none)",

@@ -1,15 +1,17 @@
 """A local teacher: pretrained towers joined by small heads, trained on our pairs; the image tower locked or tuned.
 
-Locked, the towers are not touched (LiT, 2111.07991). Tuned, the image tower was trained too, from there on.
+Locked, the towers are not touched (LiT, 2111.07991). Tuned, the image tower was trained too, from there on; of what
+looks like a photograph, the frozen one is asked as well, since drawings make a tower forget photographs.
 
 The heads are residual and start as ConSE and MiniLM themselves: each output layer starts at zero, so the untrained
 heads give what the frozen towers already know about photographs and words that no training pair shows; training and
 weight decay decide how far to go from there. (The residual form is that of CLIP-Adapter, 2110.04544.)
 """
 
+import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 KEPT = 0.6  # of ConSE, times the confidence; chosen on photographs of two training sets left out of the training
 VARIANTS = ("lite0", "lite2")
 TOWER = "tower."  # before the names of a tuned image tower's weights
+GATE = "gate."
 MOST_PIXELS = 1024  # the side of what a teacher's file may ask for
 IMAGE_SIZE = 160  # pixels; twice the side of most of our pictures, at half the cost of the towers' own 224 and 260
 
@@ -57,13 +60,13 @@ class Heads(nn.Module):
         change = self.image(torch.cat([self.pooled_norm(pooled), conse * WIDTH**0.5], dim=-1))
         return nn.functional.normalize(conse + change, dim=-1)
 
-    def recall(self, frozen: Frozen) -> Float[Tensor, "n 384"]:
-        """`encode_image`, with the frozen CNN's ConSE mixed in as far as it is sure: how locked towers are asked.
+    def recall(self, encoded: Float[Tensor, "n 384"], frozen: Frozen) -> Float[Tensor, "n 384"]:
+        """`encode_image`'s features, with the frozen CNN's ConSE mixed in as far as it is sure.
 
         Training on drawings makes the heads forget what the CNN knows of photographs; a mixture of the tuned and the
         untuned model keeps both (Wortsman et al., 2109.01903).
         """
-        mixed = self.encode_image(frozen.features) + KEPT * frozen.confidence * frozen.features[:, FEATURES:]
+        mixed = encoded + KEPT * frozen.confidence * frozen.features[:, FEATURES:]
         return nn.functional.normalize(mixed, dim=-1)
 
     def encode_text(self, features: Float[Tensor, "m 384"]) -> Float[Tensor, "m 384"]:
@@ -82,6 +85,7 @@ class Trained(NamedTuple):
 
     heads: Heads  # float32, eval mode
     tower: dict[str, Tensor] | None  # of the image tower, where it was tuned too; without the classifier
+    gate: nn.Linear | None  # of a tuned tower's pooled features: above 0 for photographs
     about: dict[str, Any]
 
 
@@ -98,11 +102,19 @@ def load_trained(path: Path) -> Trained:
         if not 1 <= int(about.get("image_size", IMAGE_SIZE)) <= MOST_PIXELS:
             raise ValueError(f"image_size must be from 1 to {MOST_PIXELS}")
         tensors = from_int8(found.tensors)
-        tower = {name.removeprefix(TOWER): tensors.pop(name) for name in list(tensors) if name.startswith(TOWER)}
+        tower, gate = (_taken(tensors, prefix) for prefix in (TOWER, GATE))
         heads.load_state_dict(tensors)
+        photo = nn.Linear(FEATURES, 1).requires_grad_(False)
+        if gate:
+            photo.load_state_dict(gate)
     except (UserError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no trained heads ({error}); `mcliplib teachers train` makes them") from error
-    return Trained(heads.eval().requires_grad_(False), tower or None, about)
+    return Trained(heads.eval().requires_grad_(False), tower or None, photo if gate else None, about)
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out what has the prefix in its name."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
 def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -140,23 +152,23 @@ class LockedTeacher:
         self.name = name or f"lit-{variant}"
         if not isinstance(heads, Heads):
             path = heads_path(variant) if heads is None else Path(heads)
-            heads, tower, about = load_trained(path)
+            heads, tower, gate, about = load_trained(path)
             if (made_for := about.get("variant", variant)) != variant:
                 raise UserError(f"{path}: heads of {made_for}, not of {variant}")
         else:
-            tower, about = None, {}
+            tower, gate, about = None, None, {}
         self.image_size = int(about.get("image_size", IMAGE_SIZE))
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
-        self.is_tuned = tower is not None
-        if tower is not None:
-            self.features.tower.load_state_dict(self.features.tower.state_dict() | tower)
+        self.tuned = _tuned(self.features, tower) if tower else None
+        self.gate = gate
         self.to(device)
         self.identity = {
             **self.features.tower.identity(),
             **self.text.identity(),
             "heads_sha256": weights_sha256(self.heads),
-            **({"tower_sha256": weights_sha256(self.features)} if self.is_tuned else {}),
+            **({"tower_sha256": weights_sha256(self.tuned)} if self.tuned else {}),
+            **({"gate_sha256": weights_sha256(self.gate)} if self.gate else {}),
             "image_size": str(self.image_size),
             **{f"heads_{name}": value for name, value in about.items() if name != "image_size"},
         }
@@ -164,14 +176,21 @@ class LockedTeacher:
     def to(self, device: str | torch.device) -> None:
         """Move to a device."""
         self.device = torch.device(device)
-        for part in (self.heads, self.text, self.features):
-            part.to(self.device)
+        for part in (self.heads, self.text, self.features, self.tuned, self.gate):
+            if part is not None:
+                part.to(self.device)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 384"]:
         """Pixels in [0, 1] to normalised features, float32, on the CPU."""
-        found = self.features(pixels.to(self.device))
-        encoded = self.heads.encode_image(found.features) if self.is_tuned else self.heads.recall(found)
+        pixels = pixels.to(self.device)
+        if self.tuned is None:
+            frozen = self.features(pixels)
+            return self.heads.recall(self.heads.encode_image(frozen.features), frozen).float().cpu()
+        features = self.tuned(pixels).features
+        encoded = self.heads.encode_image(features)
+        if self.gate is not None and (photo := self.gate(features[:, :FEATURES])[:, 0] > 0).any():
+            encoded[photo] = self.heads.recall(encoded[photo], self.features(pixels[photo]))
         return encoded.float().cpu()
 
     @torch.inference_mode()
@@ -182,6 +201,13 @@ class LockedTeacher:
     def encode_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "n 384"]:
         """Pictures of any size, shorter side resized and centre cropped, to normalised features."""
         return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, self.image_size), self.dim)
+
+
+def _tuned(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
+    """The same with other weights; those of the classifier stay."""
+    own = copy.deepcopy(features)
+    own.tower.load_state_dict(features.tower.state_dict() | dict(tower))
+    return own
 
 
 def heads_path(name: str) -> Path:

@@ -23,7 +23,7 @@ def test_table_and_record(tmp_path, monkeypatch, capsys):
     assert set(record["unit"]) == set(record["values"])
     assert "--pictures 8" in record["command"]
     values = record["values"]
-    assert {"decode", "augment_160", "web_decode", "view_lit-lite0", "text_lit-lite2", "write_int8"} <= set(
+    assert {"decode", "augment_128", "web_decode", "view_tuned-lite0", "text_tuned-lite2", "write_int8"} <= set(
         values["milliseconds"]
     )
     assert all(0 < one["low"] <= one["median"] <= one["high"] for one in values["milliseconds"].values())

@@ -59,7 +59,7 @@ def test_settings_are_checked(change):
 def test_heads_survive_their_file(tmp_path, data):
     heads = train_heads(data, SETTINGS)
     save_trained(heads, tmp_path / "one.safetensors", {"variant": "lite0"})
-    found, _, about = load_trained(tmp_path / "one.safetensors")
+    found, _, _, about = load_trained(tmp_path / "one.safetensors")
     torch.testing.assert_close(
         found.encode_image(data.images[0]), heads.encode_image(data.images[0]), rtol=0, atol=2e-3
     )
@@ -92,7 +92,10 @@ def test_a_sure_tower_keeps_more_of_what_it_knows(data):
     heads, features = train_heads(data, SETTINGS), data.images[0, :4]
     known = torch.nn.functional.normalize(features[:, -384:], dim=-1)
     features = torch.cat([features[:, :-384], known], dim=-1)
-    unsure, sure = (heads.recall(Frozen(features, confidence)) for confidence in (torch.zeros(4, 1), torch.ones(4, 1)))
+    unsure, sure = (
+        heads.recall(heads.encode_image(features), Frozen(features, confidence))
+        for confidence in (torch.zeros(4, 1), torch.ones(4, 1))
+    )
     torch.testing.assert_close(unsure, heads.encode_image(features))
     assert ((sure * known).sum(dim=-1) > (unsure * known).sum(dim=-1)).all()
     torch.testing.assert_close(sure.norm(dim=-1), torch.ones(4))

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mcliplab.teachers.fit import save_trained
+from mcliplab.teachers.fit import photo_gate, save_trained
 from mcliplab.teachers.tune import TuneData, TuneSettings, tune
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
-from mcliplib.reinforce.teachers.efficientnet import LiteTower
+from mcliplib.preprocess import preprocess_image
+from mcliplib.reinforce.teachers.efficientnet import LiteFeatures, LiteTower
 from mcliplib.reinforce.teachers.locked import Heads, LockedTeacher, load_trained
 from mcliplib.reinforce.teachers.minilm import MiniLM
 
@@ -83,6 +84,47 @@ def test_a_tuned_teacher_survives_its_file(text, tmp_path):
     assert tuned.image_size == 128
     assert tuned.identity["tower_sha256"]
     assert "tower_sha256" not in locked.identity
+
+
+def test_of_photographs_the_frozen_tower_is_asked_too(text, tmp_path):
+    torch.manual_seed(0)
+    tower = {
+        name: value + 0.05 * value.std(correction=0) * torch.randn_like(value)
+        for name, value in LiteTower("lite0").state_dict().items()
+        if "classifier" not in name
+    }
+    pixels = torch.rand(3, 3, 64, 64)
+    answers = {}
+    for says, bias in (("photo", 1.0), ("drawing", -1.0)):
+        gate = torch.nn.Linear(1280, 1)
+        torch.nn.init.zeros_(gate.weight)
+        torch.nn.init.constant_(gate.bias, bias)
+        save_trained(Heads().eval(), tmp_path / f"{says}.safetensors", {"variant": "lite0"}, tower, gate)
+        answers[says] = LockedTeacher("lite0", heads=tmp_path / f"{says}.safetensors", text=text)
+    save_trained(Heads().eval(), tmp_path / "none.safetensors", {"variant": "lite0"}, tower)
+    without = LockedTeacher("lite0", heads=tmp_path / "none.safetensors", text=text).encode_pixels(pixels)
+    photo, drawing = (answers[says].encode_pixels(pixels) for says in ("photo", "drawing"))
+    assert torch.equal(drawing, without)
+    frozen = answers["photo"].features(pixels)
+    assert torch.allclose(photo, answers["photo"].heads.recall(without, frozen), atol=1e-5)
+    assert not torch.allclose(photo, without, atol=1e-2)
+    assert answers["photo"].identity["gate_sha256"] != answers["drawing"].identity["gate_sha256"]
+
+
+def test_a_gate_tells_photographs_from_drawings(text):
+    photo = {"style": "photo"}
+    noise = [Image.effect_noise((40, 40), 20.0 + number).convert("RGB") for number in range(6)]
+    flat = [Image.new("RGB", (40, 40), colour) for colour in [*COLOURS.values(), (9, 9, 9), (90, 90, 9)]]
+    samples = [Sample(f"p{n}", image, "noise", photo) for n, image in enumerate(noise)]
+    samples += [Sample(f"d{n}", image, "colour", {"style": "noto"}) for n, image in enumerate(flat)]
+    tower = {name: value for name, value in LiteTower("lite0").state_dict().items() if "classifier" not in name}
+    gate = photo_gate("lite0", text, tower, samples)
+    pixels = torch.stack([preprocess_image(one.image, 128) for one in samples])
+    features = LiteFeatures("lite0", text)
+    with torch.no_grad():
+        found = gate(features(pixels).features[:, :1280])[:, 0] > 0
+    assert found.tolist() == [True] * 6 + [False] * 6
+    assert photo_gate("lite0", text, tower, samples[:6]) is None
 
 
 def test_an_impossible_size_is_refused(tmp_path):
