@@ -28,8 +28,18 @@ def register(commands: Any) -> None:
     show.set_defaults(run=run_show)
 
     export = actions.add_parser("export", help="write sets in a form that other programs read")
-    export.add_argument("--layout", required=True, choices=("clip-benchmark",), help="for CLIP_benchmark: WebDataset")
-    export.add_argument("--set", metavar="NAME", help="one data set (default: all evaluation sets)")
+    export.add_argument(
+        "--layout",
+        required=True,
+        choices=("folder", "clip-benchmark"),
+        help="folders of pictures with a list of captions, or CLIP_benchmark's WebDatasets",
+    )
+    export.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME",
+        help="a data set, as often as wanted (default: all; for clip-benchmark all that evaluate)",
+    )
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write them to")
     export.set_defaults(run=run_export)
 
@@ -65,8 +75,13 @@ def run_show(args: argparse.Namespace) -> None:
 def run_export(args: argparse.Namespace) -> None:
     """Write the sets in another layout."""
     from mcliplib.data.export_clip_benchmark import export_clip_benchmark
+    from mcliplib.data.export_folder import export_folder
     from mcliplib.evaluate.scores import DRAWING_TEMPLATES, PHOTO_TEMPLATES
 
-    for name in [args.set] if args.set else registry.list_datasets("eval"):
+    if args.layout == "folder":
+        for name in args.set or registry.list_datasets():
+            print(export_folder(name, args.output))
+        return
+    for name in args.set or registry.list_datasets("eval"):
         for folder in export_clip_benchmark(name, args.output, {True: PHOTO_TEMPLATES, False: DRAWING_TEMPLATES}):
             print(folder)
