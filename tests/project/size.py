@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Of `mcliplib`. 7,000 lines were enough until files, lists and places were all checked as hostile ones are.
-MOST_LINES, MOST_FILES = 8_400, 95
+# Of `mcliplib`. 8,400 lines were enough until evaluation, fine-tuning and search came; export and quantization are next.
+MOST_LINES, MOST_FILES = 12_500, 130
 # An idea: the module in which one starts to read, what one need not open to follow it, and the most files to open.
 READINGS = {
     "S0, top to bottom": ("mcliplib.presets", {"errors", "vit", "_vision", "_torchvision_compat"}, 9),
