@@ -201,6 +201,18 @@ def read_results(path: Path) -> list[Line]:
     return lines
 
 
+def published_results(model: str) -> dict[str, float]:
+    """The released model's published main metrics by key; some have more than the 38 of `SUITE`.
+
+    Raises:
+        UserError: nothing is published of this model; lists those of which there is.
+    """
+    table = fitted(read_json(PUBLISHED), dict[str, dict[str, float]], str(PUBLISHED))
+    if model not in table:
+        raise UserError(f"no published results of {model!r}; --published-model is one of {', '.join(sorted(table))}")
+    return table[model]
+
+
 def beside_published(lines: Sequence[Line], model: str) -> str:
     """A table of results beside a released model's, with a mark where the published value is outside our interval.
 
@@ -211,10 +223,7 @@ def beside_published(lines: Sequence[Line], model: str) -> str:
     Raises:
         UserError: nothing is published of this model; lists those of which there is.
     """
-    table = fitted(read_json(PUBLISHED), dict[str, dict[str, float]], str(PUBLISHED))
-    if model not in table:
-        raise UserError(f"no published results of {model!r}; --published-model is one of {', '.join(sorted(table))}")
-    published = table[model]
+    published = published_results(model)
     rows, marked = [f"{'':<52}{'here':>7}  {'95% interval':<15}{model:>16}{'difference':>12}"], 0
     for line in lines:
         value, wanted = line["metrics"]["main_metric"], published.get(line["key"])
