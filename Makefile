@@ -69,7 +69,7 @@ size: env ## Print how large the package and its rooms are
 	$(BIN)/python -m tests.project.size
 
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heic,search,ray,teachers,build,book,test,dev]' --editable ./mcliplab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heic,search,export,ray,teachers,build,book,test,dev]' --editable ./mcliplab
 	@grep '^#' requirements.lock > requirements.lock.new
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|pycocoevalcap|pycocotools)==' | sed -E 's/\+[a-z0-9.]+$$//' \
 	  | LC_ALL=C sort -f >> requirements.lock.new

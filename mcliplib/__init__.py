@@ -50,7 +50,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_SUBMODULES = ("data", "evaluate", "latency", "losses", "reinforce", "results", "search", "train", "viz")
+_SUBMODULES = ("data", "evaluate", "export", "latency", "losses", "reinforce", "results", "search", "train", "viz")
 _HOMES = {
     "checkpoints": ("load_checkpoint", "load_model", "save_checkpoint"),
     "factory": ("create_model", "get_preprocess", "get_tokenizer"),

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import reprlib
+import shutil
 import stat
 import types
 import typing
@@ -107,6 +108,38 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to write to; when the block ends it takes that name, in one step.
+
+    Where the block fails, or the program is killed, no folder of that name appears, as with `replacing`.
+
+    Args:
+        path: must not exist, or be an empty folder; its parents are made where they are missing.
+
+    Raises:
+        UserError: something is there already.
+        WriteError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    with writing(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(f"{path}: is there already; remove it, or name another folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, path.name)
+        temporary = path.with_name(f"{UNFINISHED}{_HOST}-{os.getpid()}-{next(_numbers)}-{_short(path.name)}")
+        try:
+            temporary.mkdir()
+            yield temporary
+            for file in filter(Path.is_file, temporary.rglob("*")):
+                with file.open("rb+") as content:
+                    os.fsync(content.fileno())  # the contents must be on the disk before the name is
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
@@ -403,4 +436,4 @@ def _sweep(folder: Path, name: str | None) -> None:
         found = re.match(rf"{UNFINISHED}([0-9a-f]{{8}})-(\d+)-\d+-", path.name)
         if found and (not psutil.pid_exists(int(found[2])) if found[1] == _HOST else name is None):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

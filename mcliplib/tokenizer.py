@@ -27,6 +27,9 @@ class Tokenizer:
     Args:
         context_length: ids per text; a longer text is cut, its last id stays end-of-text.
         vocab: CLIP ids in use, ascending; position in it is the id given out. None: CLIP's own ids.
+
+    Attributes:
+        bpe: open_clip's tokenizer, which cleans texts and merges bytes.
     """
 
     def __init__(self, context_length: int = 77, vocab: Sequence[int] | None = None) -> None:
@@ -34,10 +37,10 @@ class Tokenizer:
             raise ValueError(f"context_length must be at least 3 (start, one token, end), got {context_length}")
         self.context_length = context_length
         self.vocab = tuple(vocab) if vocab is not None else None
-        self._bpe = _clip_bpe()
+        self.bpe = _clip_bpe()
         self._ids = {clip_id: index for index, clip_id in enumerate(self.vocab)} if self.vocab is not None else None
         if self.vocab is not None:
-            _check_vocab(self.vocab, self._bpe)
+            _check_vocab(self.vocab, self.bpe)
 
     @property
     def vocab_size(self) -> int:
@@ -55,7 +58,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without start, end and padding."""
-        ids = self._bpe.encode(text)
+        ids = self.bpe.encode(text)
         if self._ids is None:
             return ids
         known = self._ids
@@ -64,18 +67,19 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, as far as CLIP's cleaning keeps it (lower case, white space folded)."""
         clip_ids = [i if self.vocab is None else self.vocab[i] for i in ids]
-        special = set(self._bpe.all_special_ids)
-        return self._bpe.decode([i for i in clip_ids if i not in special]).strip()
+        special = set(self.bpe.all_special_ids)
+        return self.bpe.decode([i for i in clip_ids if i not in special]).strip()
 
     def _row(self, text: str) -> list[int]:
         if not isinstance(text, str):
             raise TypeError(f"texts must be strings, got {type(text).__name__}")
-        start, end = self._special_ids()
+        start, end = self.special_ids()
         ids = [start, *self.encode(text)[: self.context_length - 2], end]
         return ids + [0] * (self.context_length - len(ids))
 
-    def _special_ids(self) -> tuple[int, int]:
-        start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
+    def special_ids(self) -> tuple[int, int]:
+        """Start and end of a text."""
+        start, end = self.bpe.sot_token_id, self.bpe.eot_token_id
         return (start, end) if self._ids is None else (self._ids[start], self._ids[end])
 
     def _split(self, clip_id: int) -> list[int]:
@@ -105,12 +109,13 @@ def _clip_bpe() -> "SimpleTokenizer":
 def _merge_of(clip_id: int) -> tuple[int, int]:
     """The two tokens whose merge made this one: merge number i made token 512 + i."""
     bpe = _clip_bpe()
-    left, right = _merges()[clip_id - BYTE_TOKENS]
+    left, right = clip_merges()[clip_id - BYTE_TOKENS]
     return bpe.encoder[left], bpe.encoder[right]
 
 
 @lru_cache(maxsize=1)
-def _merges() -> list[tuple[str, str]]:
+def clip_merges() -> list[tuple[str, str]]:
+    """CLIP's merges, the first one first: number i made token 512 + i."""
     ranks = _clip_bpe().bpe_ranks
     return sorted(ranks, key=ranks.__getitem__)
 

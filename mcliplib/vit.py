@@ -95,7 +95,7 @@ class ViT(nn.Module):
         *before, last = self.layers
         for layer in before:
             x = layer(x)
-        class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        class_token = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         return self.head(last.forward_at(x, class_token))  # type: ignore[operator]
 
     def take_stem_of(self, config: ViTConfig) -> None:

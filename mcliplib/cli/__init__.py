@@ -30,6 +30,7 @@ COMMANDS = {
     "experiment": "mcliplab.experiments.cli",
     "evaluate": "mcliplib.cli.evaluate",
     "search": "mcliplib.cli.search",
+    "export": "mcliplib.cli.export",
     "benchmark": "mcliplib.cli.benchmark",
 }
 _WORDS: dict[int, tuple[str, int]] = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}

@@ -13,7 +13,7 @@ ROOMS = (  # each uses only rooms above it, and its own
     {"evaluate"},
     {"reinforce"},
     {"losses", "optimization", "train", "results"},
-    {"latency", "search"},
+    {"latency", "export", "quantize", "search"},
     {"viz", "cli", "doctor"},
 )  # fmt: skip
 

@@ -1,0 +1,164 @@
+"""ONNX, for ONNX Runtime and whatever else reads it: by torch's exporter, which traces with `torch.export`.
+
+The batch is dynamic. float16 computes in float16; bfloat16 only stores the weights so and computes in float32, because
+ONNX Runtime's CPU kernels know no bfloat16. The preprocessing may be part of the graph (`preprocessing_graph`).
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mcliplib.export.towers import INPUTS, Tower
+from mcliplib.export.verify import Runtime
+from mcliplib.preprocess import Preprocess
+
+SUFFIX = ".onnx"
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+EXTRA = "export"
+OPSET = 20  # the first one with GELU; 18 would do for Resize with antialias
+PICTURES = "pictures"  # input of a graph that preprocesses
+_RESIZE = {"bilinear": 'mode = "linear"', "bicubic": 'mode = "cubic", cubic_coeff_a = -0.5'}  # as Pillow's
+_LARGE = 1024  # numbers, from which weights are stored in bfloat16
+
+
+def convert(tower: Tower, path: Path, precision: str, *, preprocess: Preprocess | None = None) -> dict[str, Any]:
+    """Write a tower as an ONNX file.
+
+    Inputs are `pixels` float32 [batch, 3, H, W], or `pictures` uint8 [batch, height, width, 3] where the graph
+    preprocesses, or `tokens` int64 [batch, T]; the output is `features` float32 [batch, D], of length 1.
+
+    Args:
+        tower: in float32.
+        path: the file.
+        precision: "float32", "float16" or "bfloat16".
+        preprocess: put into the graph, for an image tower.
+
+    Returns:
+        What the card says of it: the opset, and the number of nodes of each operator.
+    """
+    import onnx
+
+    model = to_proto(tower.computing_in(torch.float16) if precision == "float16" else tower)
+    if precision == "bfloat16":
+        _store_as_bfloat16(model)
+    if preprocess is not None:
+        first = preprocessing_graph(preprocess, model.ir_version)
+        first = onnx.compose.add_prefix(first, "preprocess.", rename_inputs=False, rename_outputs=False)
+        model = onnx.compose.merge_models(first, model, io_map=[(INPUTS["image"], INPUTS["image"])])
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return {"opset": OPSET, "operators": operators(model)}
+
+
+def to_proto(tower: Tower) -> Any:
+    """A tower as an `onnx.ModelProto`, without the paths and lines of the source that the exporter notes in it."""
+    with _quiet():
+        program = torch.onnx.export(
+            tower.exported(),
+            input_names=[INPUTS[tower.name]],
+            output_names=["features"],
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph):
+        del part.metadata_props[:]
+    return model
+
+
+def load(path: Path) -> Runtime:
+    """An artefact in ONNX Runtime, on the CPU with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: inputs})[0]
+
+
+def operators(model: Any) -> dict[str, int]:
+    """How many nodes of each operator a graph has, the most frequent first."""
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+
+
+def preprocessing_graph(preprocess: Preprocess, ir_version: int) -> Any:
+    """A preprocessing as a graph: `pictures` uint8 [batch, height, width, 3] RGB -> `pixels` [batch, 3, size, size].
+
+    The same steps in bytes as `Preprocess` takes, with ONNX Runtime's antialiased Resize, which is Pillow's method:
+    bytes differ by at most 1 (bicubic: 2), few of them. It always resizes the whole of a picture, however long.
+    """
+    from onnx import parser
+
+    size, config = preprocess.size, preprocess.config
+    mean, std = (", ".join(map(str, values)) for values in (config.mean, config.std))
+    return parser.parse_model(f"""
+        <ir_version: {ir_version}, opset_import: ["": {OPSET}]>
+        preprocess (uint8[batch, height, width, 3] {PICTURES}) => (float[batch, 3, {size}, {size}] pixels)
+        <int64[1] size = {{{size}}}, int64[2] axes = {{2, 3}}, float half = {{0.5}}, float white = {{255.0}},
+         float[1, 3, 1, 1] mean = {{{mean}}}, float[1, 3, 1, 1] std = {{{std}}}>
+        {{
+            planes = Transpose <perm = [0, 3, 1, 2]> ({PICTURES})
+            outer = Shape <end = 2> (planes)
+            sides = Shape <start = 2> (planes)
+            shorter = ReduceMin (sides)
+            product = Mul (sides, size)
+            new_sides = Div (product, shorter)
+            shape = Concat <axis = 0> (outer, new_sides)
+            resized = Resize <{_RESIZE[config.interpolation]}, antialias = 1, exclude_outside = 1> (planes, , , shape)
+            beyond = Sub (new_sides, size)
+            beyond_float = Cast <to = 1> (beyond)
+            halves = Mul (beyond_float, half)
+            rounded = Round (halves)
+            first = Cast <to = 7> (rounded)
+            last = Add (first, size)
+            square = Slice (resized, first, last, axes)
+            levels = Cast <to = 1> (square)
+            unit = Div (levels, white)
+            centred = Sub (unit, mean)
+            pixels = Div (centred, std)
+        }}""")
+
+
+def _store_as_bfloat16(model: Any) -> None:
+    """Large weights rounded to two bytes each, and cast back to float32 when the model is loaded."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= _LARGE:
+            values = torch.from_numpy(numpy_helper.to_array(weight).copy()).bfloat16().view(torch.int16)
+            name = f"{weight.name}.bfloat16"
+            casts.append(helper.make_node("Cast", [name], [weight.name], name=f"cast_{name}", to=TensorProto.FLOAT))
+            weight.CopyFrom(
+                helper.make_tensor(name, TensorProto.BFLOAT16, weight.dims, values.numpy().tobytes(), raw=True)
+            )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters tell on stdout and in warnings what concerns only themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,156 @@
+"""Whether an artefact computes what the model computes: the same pictures and texts through both.
+
+The inputs are real ones, from the shipped sets, where there are any; else noise, with a warning.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mcliplib.data import Sample, list_datasets, shard_paths
+from mcliplib.data.reader import read_shards
+from mcliplib.errors import MissingFileError, UserError
+from mcliplib.evaluate import Retrieval, retrieval
+
+Runtime = Callable[[np.ndarray], np.ndarray]  # inputs [B, ...] -> features [B, D]
+LEAST_COSINE = {"float32": 0.9999, "float16": 0.999, "bfloat16": 0.999}
+LEAST_AGREEMENT = 0.8  # of int8: pictures that find the same text first
+BATCHES = (1, 2, 7)
+_PICTURES = 20
+_TEXTS = (
+    "a photo of a dog",
+    "a red flag",
+    "two boats in a harbour",
+    "an apple",
+    "rain over a city",
+    "a red 8",
+    "é",
+    "",
+)
+
+
+class CannotRun(Exception):
+    """This machine has no runtime for an artefact; says why."""
+
+
+class Inputs(NamedTuple):
+    """Pictures with captions, and where they are from."""
+
+    samples: list[Sample]
+    source: str
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures."""
+        return [sample.image for sample in self.samples]
+
+
+def find_inputs(count: int = _PICTURES, *, but: str | None = None) -> Inputs:
+    """Some pictures with captions of the shipped evaluation sets; noise where there are none, with a warning.
+
+    Args:
+        count: how many at most.
+        but: a set not to take them from.
+    """
+    try:
+        for name in list_datasets("eval"):
+            if name != but and (samples := list(itertools.islice(read_shards(shard_paths(name)), count))):
+                return Inputs(samples, name)
+    except MissingFileError:
+        pass
+    warnings.warn("there is no shipped data set here; the export is verified on generated noise only", stacklevel=2)
+    noise = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        coarse = Image.fromarray(noise.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((280, 200))
+        made.append(Sample(f"noise-{number}", coarse, _TEXTS[number % len(_TEXTS)]))
+    return Inputs(made, "generated noise")
+
+
+def least_cosine(runtime: Runtime, inputs: Sequence[np.ndarray], reference: np.ndarray) -> float:
+    """The smallest cosine between an artefact's features and the reference's.
+
+    Args:
+        runtime: the artefact.
+        inputs: batches, of different sizes.
+        reference: features [N, D] of length 1 of all the batches' inputs.
+
+    Returns:
+        From -1 to 1; -1 where a feature is not finite.
+    """
+    features = np.concatenate([runtime(batch) for batch in inputs]).astype(np.float64)
+    if features.shape != reference.shape or not np.isfinite(features).all():
+        return -1.0
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(reference, axis=1)
+    return float(np.min(np.sum(features * reference, axis=1) / np.maximum(lengths, 1e-12)))
+
+
+def in_batches(inputs: np.ndarray) -> list[np.ndarray]:
+    """Inputs [N, ...] in batches of 1, 2, 7, 1, 2, 7, ..."""
+    batches, start = list[np.ndarray](), 0
+    for size in itertools.cycle(BATCHES):
+        if start >= len(inputs):
+            return batches
+        batches.append(inputs[start : start + size])
+        start += size
+    raise AssertionError
+
+
+def check_cosine(cosine: float, precision: str, what: str) -> None:
+    """Raises a UserError where the smallest cosine is too far from 1 for a precision."""
+    least = LEAST_COSINE.get(precision, -1.0)
+    if not cosine >= least:
+        raise UserError(
+            f"{what}: its features are not PyTorch's (smallest cosine {cosine:.6f}, {precision} needs {least}); "
+            f"nothing was written. Try --precision float32"
+        )
+
+
+class Agreement(NamedTuple):
+    """How a quantized model ranks, beside the float one.
+
+    Attributes:
+        same_first: share of pictures whose first text is the same, in [0, 1].
+        float_r1: R@1 of the float model (picture to text, text to picture).
+        int8_r1: the same of the quantized one.
+        n: pictures.
+        source: where they are from.
+    """
+
+    same_first: float
+    float_r1: tuple[float, float]
+    int8_r1: tuple[float, float]
+    n: int
+    source: str
+
+
+def agreement(
+    features: tuple[np.ndarray, np.ndarray], quantized: tuple[np.ndarray, np.ndarray], inputs: Inputs
+) -> Agreement:
+    """Compare the rankings of two models.
+
+    Args:
+        features: of the float model, images [N, D] and texts [M, D]; the texts are `texts_and_pairs(inputs)`.
+        quantized: the same of the other.
+        inputs: pictures and captions.
+    """
+    _, pairs = texts_and_pairs(inputs)
+    first, recalls = [], []
+    for images, texts in (features, quantized):
+        first.append((images @ texts.T).argmax(axis=1))
+        found: Retrieval = retrieval(torch.from_numpy(images), torch.from_numpy(texts), pairs)
+        recalls.append((float(found.image_to_text[1]), float(found.text_to_image[1])))
+    same = float(np.mean(first[0] == first[1]))
+    return Agreement(same, recalls[0], recalls[1], len(first[0]), inputs.source)
+
+
+def texts_and_pairs(inputs: Inputs) -> tuple[list[str], torch.Tensor]:
+    """The different captions, and [N, 2]: which picture has which."""
+    texts = list(dict.fromkeys(sample.caption for sample in inputs.samples))
+    index = {text: number for number, text in enumerate(texts)}
+    return texts, torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(inputs.samples)])
