@@ -1,4 +1,4 @@
-"""`mcliplib experiment list|run|world|show`: the experiments of the book, of many training runs each."""
+"""`mcliplib experiment list|run|world|finetune|show`: the experiments of the book, of many training runs each."""
 
 import argparse
 from pathlib import Path
@@ -31,6 +31,14 @@ def register(commands: Any) -> None:
     world.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the sets; what is there stays")
     world.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
     world.set_defaults(run=run_world)
+    tuned = actions.add_parser("finetune", help="probes, few shots and fine-tuning from two ways of training")
+    tuned.add_argument("--runs", type=Path, required=True, metavar="DIR", help="of `experiment run`, with its models")
+    tuned.add_argument("--variants", nargs="+", default=["plain", "reinforced"], help="default: plain reinforced")
+    tuned.add_argument("--samples", type=int, default=320_000, help="seen by each start (default: %(default)s)")
+    tuned.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    tuned.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
+    tuned.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
+    tuned.set_defaults(run=run_finetune)
     show = actions.add_parser("show", help="scores of each variant over samples seen")
     show.add_argument("name", help="an experiment, or a .yaml file")
     show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
@@ -86,6 +94,46 @@ def run_world(args: argparse.Namespace) -> int:
         say=say_on_stderr,
     )
     return 0
+
+
+def run_finetune(args: argparse.Namespace) -> int:
+    """Measure, print the means over the seeds, and record if wanted."""
+    from mcliplab.command import measure_and_record, use_threads
+
+    use_threads(args.threads)
+    return measure_and_record(args, _finetuned, _record_finetuned)
+
+
+def _finetuned(args: argparse.Namespace) -> dict[str, Any]:
+    from statistics import fmean
+
+    from mcliplab.command import say_on_stderr
+    from mcliplab.experiments.finetuning import SHARES, measure
+
+    starts = {one: args.runs / f"{one}-{args.samples}-{{seed}}.safetensors" for one in args.variants}
+    values = measure(starts, args.seeds, say_on_stderr)
+    for start, by_seed in values.items():
+        rows = {name: [one[name]["value"] for one in by_seed.values()] for name in ("shots_1", "shots_16", "probe")}
+        for share in map(str, SHARES):
+            for what in ("task", "kept"):
+                rows[f"full, {share}, {what}"] = [one["full"][share][what]["value"] for one in by_seed.values()]
+        for name, found in rows.items():
+            print(f"{start:12} {name:18} {fmean(found):6.1%}  ({', '.join(f'{one:.1%}' for one in found)})")
+    return values
+
+
+def _record_finetuned(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
+    from mcliplib import results
+
+    return results.record(
+        args.record,
+        values,
+        unit="share of right answers, with the ends of the 95% bootstrap interval",
+        n=len(args.seeds),
+        seeds=args.seeds,
+        command=f"mcliplib experiment finetune --runs {args.runs} --samples {args.samples} --record {args.record}",
+        seconds=seconds,
+    )
 
 
 def run_show(args: argparse.Namespace) -> int:

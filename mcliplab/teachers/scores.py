@@ -11,14 +11,14 @@ from mcliplab.teachers.ensemble import Ensemble
 from mcliplib.evaluate import evaluate_suite
 from mcliplib.evaluate.features import Encoder
 from mcliplib.evaluate.scores import Score
-from mcliplib.reinforce.teachers import ENSEMBLE, LOCAL, make_teacher
+from mcliplib.reinforce.teachers import ENSEMBLE, LOCAL, LOCKED, make_teacher
 from mcliplib.reinforce.teachers.minilm import MiniLM
 
 Scores = dict[str, dict[str, dict[str, Score]]]  # teacher, "set/task", metric
 
 
 def score_teachers(suite: str = "mini", progress: Callable[[str], None] = lambda _: None) -> Scores:
-    """Scores of every local teacher, and of the ensemble, on a suite.
+    """Scores of every local teacher, and of both ensembles, on a suite.
 
     Args:
         suite: as `evaluate_suite` takes it.
@@ -30,6 +30,7 @@ def score_teachers(suite: str = "mini", progress: Callable[[str], None] = lambda
     text = MiniLM()
     members: dict[str, Encoder] = {spec: _Remembering(make_teacher(spec, text=text)) for spec in LOCAL}
     members["ensemble"] = Ensemble([members[spec] for spec in ENSEMBLE])
+    members["ensemble_locked"] = Ensemble([members[spec] for spec in LOCKED])
     return {
         name: evaluate_suite(encoder, suite, progress=lambda part, name=name: progress(f"{name}: {part}"))  # type: ignore[misc]
         for name, encoder in members.items()

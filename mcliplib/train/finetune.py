@@ -170,7 +170,7 @@ def predict(
     classifier: ImageClassifier, model: MobileCLIP, images: Sequence[Image.Image]
 ) -> Float[Tensor, "n classes"]:
     """Logits of pictures, preprocessed for the model whose tower the classifier has."""
-    encoder = ModelEncoder(_with_tower(model, classifier.image_encoder))
+    encoder = ModelEncoder(with_tower(model, classifier.image_encoder))
     return classifier.head(encoder.encode_images(images).to(classifier.head.weight.device)).cpu()
 
 
@@ -222,7 +222,7 @@ def finetune(
         loss, seconds = math.nan, 0.0
         if settings.method != "probe":
             loss, seconds = _run(after, model, data, settings, directory)
-        save_checkpoint(_with_tower(model, after.image_encoder), directory / MODEL_FILE)
+        save_checkpoint(with_tower(model, after.image_encoder), directory / MODEL_FILE)
         with replacing(directory / HEAD_FILE) as temporary:
             save_file(after.head.state_dict(), temporary, {"classes": json.dumps(data.classes)})
         return FinetuneResult(before, after.eval(), loss, seconds)
@@ -330,7 +330,8 @@ def _digest(data: Labelled) -> str:
     return digest.hexdigest()
 
 
-def _with_tower(model: MobileCLIP, tower: nn.Module) -> MobileCLIP:
+def with_tower(model: MobileCLIP, tower: nn.Module) -> MobileCLIP:
+    """The model with another image tower, in eval mode; both towers are shared, not copied."""
     own = MobileCLIP(model.config, tower, model.text_encoder)
     own.logit_scale.data.copy_(model.logit_scale.data)
     return own.to(model.logit_scale.device).eval()

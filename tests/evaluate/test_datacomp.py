@@ -129,7 +129,7 @@ def test_clip_benchmark_reads_our_exports_and_scores_them_the_same(student, expo
 
     model, ours = Model(images, None), evaluated(exported, name, student)["metrics"]
     loader = Loader([(torch.arange(len(images)), torch.tensor(answers) if dataset.classes else answers)])
-    loader.dataset = dataset
+    loader.dataset = dataset  # type: ignore[attr-defined]
     if dataset.classes:
         theirs = zeroshot_classification.evaluate(
             model, loader, tokens, dataset.classes, dataset.templates, "cpu", amp=False

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Of `mcliplib`. 8,400 lines were enough until evaluation, fine-tuning and search came; export and quantization are next.
+# Of `mcliplib`. 8,400 lines were enough until evaluation, fine-tuning and search came; export is next.
 MOST_LINES, MOST_FILES = 12_500, 130
 # An idea: the module in which one starts to read, what one need not open to follow it, and the most files to open.
 READINGS = {

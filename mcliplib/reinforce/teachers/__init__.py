@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOCAL = ("tuned-lite0", "tuned-lite2", "lit-lite0", "lit-lite2", "conse-lite0", "conse-lite2")
 ENSEMBLE = ("tuned-lite0", "tuned-lite2")  # our two teachers; the paper's are open_clip's two ViT-L-14
+LOCKED = ("lit-lite0", "lit-lite2")  # those of `data/train-reinforced`
 
 
 @runtime_checkable
