@@ -5,7 +5,7 @@ what they need 4.
 
 | format | float32 | float16 | bfloat16 | int8 |
 |---|---|---|---|---|
-| `onnx` | verified | verified | verified; weights only, computes in float32 | refused: is to come |
+| `onnx` | verified | verified | verified; weights only, computes in float32 | verified |
 """
 
 import importlib
@@ -23,14 +23,28 @@ import torch
 from mcliplib.errors import UserError
 from mcliplib.export.folder import Card, write_beside
 from mcliplib.export.towers import INPUTS, TOWERS, Tower, TowerName
-from mcliplib.export.verify import CannotRun, Inputs, Runtime, check_cosine, find_inputs, in_batches, least_cosine
+from mcliplib.export.verify import (
+    JUDGED,
+    LEAST_AGREEMENT,
+    Agreement,
+    CannotRun,
+    Inputs,
+    Runtime,
+    agreement,
+    calibration_inputs,
+    check_cosine,
+    find_inputs,
+    in_batches,
+    least_cosine,
+    texts_and_pairs,
+)
 from mcliplib.factory import get_preprocess, get_tokenizer
 from mcliplib.files import new_folder
 from mcliplib.model import MobileCLIP
 from mcliplib.preprocess import Preprocess
 
 FORMATS = ("onnx",)
-PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
 
 
@@ -40,14 +54,19 @@ def export(
     format: str = "onnx",
     tower: str = "both",
     precision: str = "float32",
+    calibration: str | Path | None = None,
     *,
     preprocessing: bool = False,
+    per_channel: bool = True,
+    force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Card:
     """Write a folder with a model's folded towers for another runtime, verified.
 
     The folder appears once pictures and texts have gone through each artefact, in its own runtime, and through PyTorch,
     in batches of 1, 2 and 7, with a smallest cosine of at least 0.9999 (float32) or 0.999 (float16, bfloat16).
+    int8 is judged by what it is for: how many of 300 pictures, of another set than that of the calibration, find the
+    same text first as with the float model; at least 75% must.
 
     Args:
         model: in eval mode; it is untouched.
@@ -55,7 +74,10 @@ def export(
         format: one of `FORMATS`.
         tower: "image", "text" or "both".
         precision: one of `PRECISIONS`; the module's table says what each format does with it.
+        calibration: for int8, a folder of pictures like those it is for, or the name of a shipped set.
         preprocessing: put resizing, cropping and scaling into the image graph, which then takes bytes (ONNX only).
+        per_channel: for int8, a step for each output channel, and all that is done against errors; False is to compare.
+        force: write an int8 model even if it agrees with the float one too seldom.
         progress: told what is done next.
 
     Returns:
@@ -80,16 +102,41 @@ def export(
         "towers": {},
         "versions": _versions(writer),
     }
+    pixels = None
+    if precision == "int8" and "image" in names:
+        if calibration is None:
+            raise UserError("int8 needs pictures to calibrate on: --calibrate FOLDER, or the name of a shipped set")
+        pixels = tower_inputs(model, "image", calibration_inputs(calibration))
+        card["calibration"] = {"source": Path(calibration).name, "n": len(pixels)}
     with new_folder(Path(path)) as folder:
         inputs = find_inputs()
         for name in names:
             progress(f"exporting the {name} tower")
             plain, artefact = Tower(model, name), folder / f"{name}{writer.SUFFIX}"
             preprocess = get_preprocess(model) if preprocessing and name == "image" else None
-            about = writer.convert(plain, artefact, precision, preprocess=preprocess)
+            about = writer.convert(
+                plain,
+                artefact,
+                precision,
+                preprocess=preprocess,
+                calibration=pixels if name == "image" else None,
+                per_channel=per_channel,
+                progress=progress,
+            )
             progress(f"verifying the {name} tower")
             verified = _verify(model, plain, artefact, writer, inputs, precision, bytes_in=preprocess is not None)
             card["towers"][name] = _about(plain, artefact, preprocess) | about | {"verified": verified}
+        if precision == "int8":
+            progress("comparing int8 with float")
+            judged = _judge(
+                model, {name: writer.load(folder / f"{name}{writer.SUFFIX}") for name in names}, calibration
+            )
+            card["agreement"] = judged._asdict()
+            if judged.same_first < LEAST_AGREEMENT and not force:
+                raise UserError(
+                    f"int8 finds another text first than float for {100 * (1 - judged.same_first):.0f}% of {judged.n} "
+                    f"pictures ({judged.source}); nothing was written. Calibrate on other pictures, or add --force"
+                )
         write_beside(folder, model.config, card)
     return card
 
@@ -137,6 +184,21 @@ def _verify(
     cosine = least_cosine(runtime, batches, plain.reference(arrays))
     check_cosine(cosine, precision, f"the {plain.name} tower in {precision}")
     return about | {"least_cosine": cosine}
+
+
+def _judge(model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: str | Path | None) -> Agreement:
+    """The quantized towers, and for one that is not quantized the float one, on pictures that calibrated nothing."""
+    inputs = find_inputs(JUDGED, but=str(calibration))
+    arrays = {
+        "image": tower_inputs(model, "image", inputs),
+        "text": get_tokenizer(model)(texts_and_pairs(inputs)[0]).numpy(),
+    }
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    plain = {name: Tower(model, name).reference for name in TOWERS}
+    for ways in (plain, plain | runtimes):
+        images, texts = (np.concatenate([ways[name](part) for part in in_batches(arrays[name])]) for name in TOWERS)
+        found.append((images, texts))
+    return agreement(found[0], found[1], inputs)
 
 
 def _about(plain: Tower, artefact: Path, preprocess: Preprocess | None) -> dict[str, Any]:

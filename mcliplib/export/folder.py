@@ -99,6 +99,7 @@ def readme(card: Card) -> str:
         for one in towers.values()
     )
     notes = [f"- {name} tower: {line}" for name, one in towers.items() for line in _notes(one)]
+    notes += [f"- int8: {line}" for line in _agreement(card)]
     files = ["`card.json` has all of this for programs"]
     if "image" in towers:
         files.append("`preprocessing.json` says how a picture becomes pixels")
@@ -127,8 +128,12 @@ def _verified(tower: Card) -> str:
 
 def _notes(tower: Card) -> list[str]:
     lines = [f"opset {tower['opset']}"] if "opset" in tower else []
-    lines += [tower["note"]] if "note" in tower else []
-    if (found := tower.get("agreement")) is not None:
+    return lines + ([tower["note"]] if "note" in tower else [])
+
+
+def _agreement(card: Card) -> list[str]:
+    lines = []
+    if (found := card.get("agreement")) is not None:
         change = ", ".join(
             f"{way} {100 * old:.1f}% -> {100 * new:.1f}%"
             for way, old, new in zip(

@@ -5,7 +5,7 @@ Layers in training use `convolve` and `attention_in_steps`; `optimize_for_cpu` r
 
 import copy
 from functools import cache
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -188,10 +188,13 @@ def _form_for_cpu(part: nn.Module) -> nn.Module | None:
         return None
     if part.groups == part.in_channels < part.out_channels:
         return WideDepthwise(part)
-    return PointwiseLinear(part) if _is_pointwise(part) and part.weight.numel() >= WIDE else None
+    return PointwiseLinear(part) if is_pointwise(part) and part.weight.numel() >= WIDE else None
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
+def is_pointwise(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a convolution that sees each position by itself, and has a form as `PointwiseLinear`."""
+    if not isinstance(conv, nn.Conv2d):
+        return False
     return conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
 
 

@@ -109,7 +109,7 @@ def quick(monkeypatch):
     writer: Any = types.ModuleType("writer")
     writer.SUFFIX, writer.NEEDS, writer.EXTRA = ".bin", (), "export"
 
-    def convert(plain, path, precision, preprocess=None):
+    def convert(plain, path, precision, **options):
         path.write_bytes(b"whole")
         return {}
 
