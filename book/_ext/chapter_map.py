@@ -66,8 +66,8 @@ def draw(app: Sphinx, doctree: nodes.document, page: str) -> None:
 def _item(app: Sphinx, page: str, chapter: str, number: int) -> nodes.list_item:
     uri = app.builder.get_relative_uri(page, chapter)
     link = nodes.reference("", f"{number}. {app.env.titles[chapter].astext()}", internal=True, refuri=uri)
-    minutes = minutes_to_read(Path(app.srcdir, f"{chapter}.ipynb"))
-    shown = nodes.inline("", f"{minutes} min" if minutes else "reference", classes=["minutes"])
+    minutes, kind = minutes_to_read(Path(app.srcdir, f"{chapter}.ipynb")), app.env.metadata[chapter].get("kind")
+    shown = nodes.inline("", f"{minutes} min" if minutes else kind or "reference", classes=["minutes"])
     return nodes.list_item("", nodes.paragraph("", "", link, nodes.Text(" "), shown))
 
 
