@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
+RUNTIMES := $(VENV)/.runtimes-from-lock
 SITE := book/_build/html
 PORT ?= 8000
 # Threads that wait let other programs compute: on a busy machine that saves most of the time, and it changes no number.
@@ -32,6 +33,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./mcliplab
 	@touch $@
 
+$(RUNTIMES): requirements-runtimes.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-runtimes.lock
+	@touch $@
+
 book: env ## Execute every chapter and build the book in book/_build/html; a failing one is listed, and costs no other
 	rm -rf book/_build
 	$(BIN)/jupyter-book build . --path-output book --all -n -W --keep-going
@@ -41,7 +46,7 @@ book: env ## Execute every chapter and build the book in book/_build/html; a fai
 lab: env ## Open the chapters as live notebooks in JupyterLab
 	$(BIN)/jupyter lab book
 
-test: lint ## Run everything that must hold: lint, types, then all tests
+test: lint $(RUNTIMES) ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
 	$(BIN)/python -m pytest tests/book tests/notebooks
 
@@ -71,7 +76,7 @@ size: env ## Print how large the package and its rooms are
 lock: env ## Pin what is installed in .venv (after installing a changed pyproject.toml into it)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heic,search,export,ray,teachers,build,book,test,dev]' --editable ./mcliplab
 	@grep '^#' requirements.lock > requirements.lock.new
-	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|pycocoevalcap|pycocotools)==' | sed -E 's/\+[a-z0-9.]+$$//' \
+	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|pycocoevalcap|pycocotools)==' | grep -vxFf requirements-runtimes.lock | sed -E 's/\+[a-z0-9.]+$$//' \
 	  | LC_ALL=C sort -f >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 	@touch $(STAMP)

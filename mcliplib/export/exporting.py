@@ -1,10 +1,13 @@
 """Export a model: convert its towers, run what came out beside PyTorch, and only then give the folder its name.
 
 The extra `export` (`pip install 'mcliplib[export]'`) takes 121 MB on Linux: onnxruntime 78, onnx 31, onnxscript 8, and
-what they need 4.
+what they need 4. The extra `runtimes` adds OpenVINO (180 MB), and ExecuTorch with torchao and what they need (288 MB).
+LiteRT and Core ML are not there yet.
 
 | format | float32 | float16 | bfloat16 | int8 |
 |---|---|---|---|---|
+| `openvino` | verified | verified | refused: weights are float32, float16 or int8 | verified |
+| `executorch` | verified | verified | refused: XNNPACK has none | refused: not done yet |
 | `onnx` | verified | verified | verified; weights only, computes in float32 | verified |
 """
 
@@ -43,7 +46,7 @@ from mcliplib.files import new_folder
 from mcliplib.model import MobileCLIP
 from mcliplib.preprocess import Preprocess
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "openvino", "executorch")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
 
@@ -93,6 +96,10 @@ def export(
     names = [name for name in TOWERS if tower in (name, "both")]
     if precision not in PRECISIONS or not names:
         raise UserError(f"precision is one of {', '.join(PRECISIONS)}, tower one of image, text, both")
+    if precision not in writer.PRECISIONS:
+        raise UserError(f"format {format} is not written in {precision}: {writer.REFUSED[precision]}")
+    if preprocessing and format != "onnx":
+        raise UserError("only format onnx can hold the preprocessing; the others have it beside them, as JSON")
     card: Card = {
         "model": model.config.name,
         "format": format,
@@ -211,7 +218,8 @@ def _about(plain: Tower, artefact: Path, preprocess: Preprocess | None) -> dict[
     if preprocess is not None:
         given = {"name": "pictures", "dtype": "uint8", "shape": ["batch", "height", "width", 3]}
     features = {"name": "features", "dtype": "float32", "shape": ["batch", plain.config.embed_dim]}
-    return {"file": artefact.name, "bytes": size_of([artefact]), "input": given, "output": features}
+    size = size_of([artefact, artefact.with_suffix(".bin")])  # OpenVINO's weights
+    return {"file": artefact.name, "bytes": size, "input": given, "output": features}
 
 
 def size_of(paths: Sequence[Path]) -> int:

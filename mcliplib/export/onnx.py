@@ -4,18 +4,15 @@ The batch is dynamic. float16 computes in float16; bfloat16 only stores the weig
 ONNX Runtime's CPU kernels know no bfloat16. The preprocessing may be part of the graph (`preprocessing_graph`).
 """
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mcliplib.export.quiet import quiet
 from mcliplib.export.towers import INPUTS, Tower
 from mcliplib.export.verify import Runtime
 from mcliplib.layers.cpu import PointwiseLinear, is_pointwise
@@ -26,6 +23,8 @@ from mcliplib.quantize.static import INTEGER, KINDS, quantize_static, quantize_w
 SUFFIX = ".onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 EXTRA = "export"
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+REFUSED: dict[str, str] = {}
 OPSET = 20  # the first one with GELU; 18 would do for Resize with antialias
 PICTURES = "pictures"  # input of a graph that preprocesses
 _RESIZE = {"bilinear": 'mode = "linear"', "bicubic": 'mode = "cubic", cubic_coeff_a = -0.5'}  # as Pillow's
@@ -103,7 +102,7 @@ def _in_bytes(
 
 def to_proto(tower: Tower) -> Any:
     """A tower as an `onnx.ModelProto`, without the paths and lines of the source that the exporter notes in it."""
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             tower.exported(),
             input_names=[INPUTS[tower.name]],
@@ -193,16 +192,3 @@ def _store_as_bfloat16(model: Any) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters tell on stdout and in warnings what concerns only themselves."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -1,8 +1,8 @@
-"""What makes a folded tower easier to quantize, without another function, and a correction of rounding.
+"""What makes a folded tower easier to quantize without changing what it computes, and a correction of rounding.
 
-Cross-layer equalization and bias correction of Data-Free Quantization (Nagel et al., 1906.04721), on the pairs of layers
-of a folded MobileCLIP between which everything is linear (or ReLU): depthwise convolution and the 1x1 after it, reduce
-and expand of a squeeze-excite, values and projection of an attention. Across a GELU there is no such scale.
+Cross-layer equalization and bias correction of Data-Free Quantization (Nagel et al., 1906.04721), on the pairs of
+layers of a folded MobileCLIP between which everything is linear (or ReLU): depthwise convolution and the 1x1 after it,
+reduce and expand of a squeeze-excite, values and projection of an attention. Across a GELU there is no such scale.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,9 +47,9 @@ def equalize(folded: nn.Module, inputs: Float[Tensor, "n ..."]) -> int:
     """Scale the channels between each pair, in place, so that both sides' weights have like ranges.
 
     For channel i with ranges r1 and r2 of the weights before and after it, the first layer's row is divided and
-    the second one's column multiplied by s = sqrt(r1 / r2) (equation 11), at most by `MOST`. A pair stays as it was where the
-    activations between, measured on the inputs, would carry more rounding noise into the second layer afterwards:
-    max|x| * |W| (Frobenius), because a tensor of activations has a single step.
+    the second one's column multiplied by s = sqrt(r1 / r2) (equation 11), at most by `MOST`. A pair stays as it was
+    where the activations between, measured on the inputs, would carry more rounding noise into the second layer
+    afterwards: max|x| * |W| (Frobenius), because a tensor of activations has a single step.
 
     Args:
         folded: a tower or block in its plain form.

@@ -107,7 +107,7 @@ def quick(monkeypatch):
     """A conversion that takes no time, and a runtime that says what it is told."""
 
     writer: Any = types.ModuleType("writer")
-    writer.SUFFIX, writer.NEEDS, writer.EXTRA = ".bin", (), "export"
+    writer.SUFFIX, writer.NEEDS, writer.PRECISIONS = ".bin", (), ("float32",)
 
     def convert(plain, path, precision, **options):
         path.write_bytes(b"whole")

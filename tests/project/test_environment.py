@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCK = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK_LINES)}
+RUNTIMES_LINES = [line for line in (ROOT / "requirements-runtimes.lock").read_text().splitlines() if line[0] != "#"]
+RUNTIMES = {canonicalize_name(name): version for name, version in (line.split("==") for line in RUNTIMES_LINES)}
 RANGES = [
     pytest.param(Requirement(line), id=f"{extra or 'needed'}-{Requirement(line).name}")
     for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
@@ -26,8 +28,8 @@ RANGES = [
 @pytest.mark.parametrize("need", RANGES)
 def test_every_direct_dependency_is_locked_within_its_range(need: Requirement) -> None:
     name = canonicalize_name(need.name)
-    assert name in LOCK
-    assert need.specifier.contains(LOCK[name], prereleases=True), f"{need} against {LOCK[name]}"
+    locked = (LOCK | RUNTIMES)[name]
+    assert need.specifier.contains(locked, prereleases=True), f"{need} against {locked}"
 
 
 def test_the_lock_pins_everything_exactly_and_nothing_else() -> None:
@@ -53,6 +55,12 @@ def test_the_lock_is_closed() -> None:
                 missing.add(f"{name} needs {need.name}")
     assert missing == {"clip-benchmark needs pycocoevalcap"}, "104 MB for captions' scores, which we do not ask for"
     assert "--no-deps -r requirements.lock" in (ROOT / "Makefile").read_text()
+
+
+def test_the_runtimes_add_only_what_the_lock_lacks() -> None:
+    assert sorted(RUNTIMES_LINES, key=str.upper) == RUNTIMES_LINES
+    assert not set(RUNTIMES) & set(LOCK)
+    assert "test: lint $(RUNTIMES)" in (ROOT / "Makefile").read_text()
 
 
 def test_the_lock_installs_on_the_oldest_python() -> None:
