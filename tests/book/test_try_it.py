@@ -381,6 +381,30 @@ def test_faults_are_told_in_words(opened: Opened, tmp_path: Path) -> None:
     page.wait_for_function("document.querySelector('#try-error').innerText === ''")
 
 
+CAMERA = """navigator.mediaDevices.getUserMedia = async () => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 80, height: 60 });
+  const paint = canvas.getContext('2d');
+  setInterval(() => { paint.fillStyle = 'rgb(255, 0, 0)'; paint.fillRect(0, 0, 80, 60); }, 20);
+  globalThis.stream = canvas.captureStream();
+  return stream; }"""
+
+
+@in_browser
+def test_the_camera_takes_a_picture_and_is_switched_off(opened: Opened) -> None:
+    page = opened.page
+    page.evaluate(CAMERA)
+    page.click("#try-camera")
+    page.wait_for_function("document.querySelector('#try-video').videoWidth === 80")
+    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    page.click("#try-camera")
+    page.wait_for_function("document.querySelector('#try-preview').ariaLabel.includes('camera')")
+    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert page.locator("#try-video").is_hidden()
+    red = page.evaluate("[...document.querySelector('#try-preview').getContext('2d').getImageData(9, 9, 1, 1).data]")
+    assert red[0] > 200
+    assert red[1] < 60
+
+
 @in_browser
 @pytest.mark.parametrize(
     ("script", "missing", "told"),

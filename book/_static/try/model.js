@@ -134,7 +134,10 @@ export async function load(files, told) {
     text: await ort.InferenceSession.create(new Uint8Array(words), options),
   };
   const tokenizer = new Tokenizer(JSON.parse(tables), new Uint16Array(merges));
-  return new Model(ort, config, sessions, tokenizer, fromHalf(new Uint16Array(features)));
+  const model = new Model(ort, config, sessions, tokenizer, fromHalf(new Uint16Array(features)));
+  await model.encodePicture({ width: 1, height: 1, data: new Uint8ClampedArray(4) }); // the first run of each is slower
+  await model.encodeTexts([""]);
+  return model;
 }
 
 async function answer(address, cache) {
