@@ -1,7 +1,7 @@
 """OpenVINO's own format, converted from a graph of PyTorch's: `NAME.xml` and, beside it, the weights, `NAME.bin`.
 
 float16 stores the weights so, and the runtime chooses what it computes in. int8 is that of the ONNX file, converted:
-the same layers stay in float. (NNCF's own quantization agreed with the student's float model less often: 71% against 83%.)
+the same layers stay in float. (NNCF's own quantization agreed with the student's float model less often: 71% to 83%.)
 A text tower in int8 is larger than the ONNX file, about half of its float32 size.
 """
 
