@@ -50,9 +50,9 @@ def linear_probe(
 ) -> LinearProbe:
     """Multinomial logistic regression, solved to convergence by L-BFGS in float64 (CLIP, appendix A.3).
 
-    It minimises C * sum of cross entropies + |weights|^2 / 2; the bias is not regularised. C is the one that is best on
-    a fifth of the training features, drawn evenly from the classes; then all of them are used. C is looked for on a
-    logarithmic grid from 1e-6 to 1e6, coarse first, then around the best.
+    It minimises ``C * sum(cross entropies) + sum(weights ** 2) / 2``; the bias is not regularised. C is the one that is
+    best on a fifth of the training features, drawn evenly from the classes; then all of them are used. C is looked for
+    on a logarithmic grid from 1e-6 to 1e6, coarse first, then around the best.
 
     Args:
         train_features: as the model gives them; not standardised here.

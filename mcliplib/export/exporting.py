@@ -4,11 +4,9 @@ The extra `export` (`pip install 'mcliplib[export]'`) takes 121 MB on Linux: onn
 what they need 4. The extra `runtimes` adds OpenVINO (180 MB), and ExecuTorch with torchao and what they need (288 MB).
 LiteRT and Core ML are not there yet.
 
-| format | float32 | float16 | bfloat16 | int8 |
-|---|---|---|---|---|
-| `openvino` | verified | verified | refused: weights are float32, float16 or int8 | verified |
-| `executorch` | verified | verified | refused: XNNPACK has none | refused: not done yet |
-| `onnx` | verified | verified | verified; weights only, computes in float32 | verified |
+- `openvino`: float32, float16 and int8 are verified; bfloat16 is refused (weights are float32, float16 or int8).
+- `executorch`: float32 and float16 are verified; bfloat16 is refused (XNNPACK has none), and int8 (not done yet).
+- `onnx`: float32, float16, bfloat16 (weights only; it computes in float32) and int8 are verified.
 """
 
 import importlib

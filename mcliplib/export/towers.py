@@ -20,7 +20,7 @@ class Tower(nn.Module):
     """A folded tower with normalised features: float32 in and out (tokens: int64), whatever it computes in.
 
     Args:
-        model: its `reparameterize`d form is taken; it is untouched.
+        model: its folded form is taken (`reparameterize`); it is untouched.
         name: "image" or "text".
 
     Raises:

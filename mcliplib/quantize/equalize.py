@@ -49,7 +49,7 @@ def equalize(folded: nn.Module, inputs: Float[Tensor, "n ..."]) -> int:
     For channel i with ranges r1 and r2 of the weights before and after it, the first layer's row is divided and
     the second one's column multiplied by s = sqrt(r1 / r2) (equation 11), at most by `MOST`. A pair stays as it was
     where the activations between, measured on the inputs, would carry more rounding noise into the second layer
-    afterwards: max|x| * |W| (Frobenius), because a tensor of activations has a single step.
+    afterwards: ``max(abs(x))`` times the norm of W (Frobenius), because a tensor of activations has a single step.
 
     Args:
         folded: a tower or block in its plain form.
