@@ -94,7 +94,7 @@ def inputs_hash() -> str:
 
 
 def describe(model: MobileCLIP) -> dict[str, Any]:
-    """What the page must know of the model."""
+    """The facts about the model that the page needs."""
     config = model.config
     return {
         "name": config.name,

@@ -11,11 +11,11 @@ from typing import Any
 
 from mcliplib.checkpoints import load_model
 from mcliplib.data import Labelled, load_labelled, load_samples
-from mcliplib.evaluate import ModelEncoder, Score, few_shot, image_features, linear_probe, score
+from mcliplib.evaluate import ModelEncoder, Score, few_shot, image_features, linear_probe
 from mcliplib.evaluate.scores import DRAWING_TEMPLATES
 from mcliplib.evaluate.suite import caption_retrieval
 from mcliplib.model import MobileCLIP
-from mcliplib.train.finetune import FinetuneResult, FinetuneSettings, finetune, mixed, predict, with_tower
+from mcliplib.train.finetune import FinetuneResult, FinetuneSettings, accuracy, finetune, mixed, with_tower
 
 TASK, LABEL, KEPT = "art4apps", "category", "emoji-fluent-seen"
 SHOTS = (1, 4, 16)
@@ -68,9 +68,8 @@ def _of_one(model: MobileCLIP, learned: Labelled, test: Labelled, seed: int) -> 
 def _ends(result: FinetuneResult, model: MobileCLIP, test: Labelled, share: float) -> Values:
     """The scores of a mixture on the task, and on what is to be kept."""
     classifier = mixed(result.before, result.after, share)
-    hits = predict(classifier, model, test.images).argmax(dim=1) == test.labels
     return {
-        "task": score(hits).record(),
+        "task": accuracy(classifier, model, test).record(),
         "kept": _kept(with_tower(model, classifier.image_encoder)).record(),
     }
 

@@ -24,7 +24,7 @@ from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.augment import AugmentSettings
 from mcliplib.reinforce.teachers.efficientnet import FEATURES, LiteFeatures
 from mcliplib.reinforce.teachers.features import in_batches
-from mcliplib.reinforce.teachers.locked import GATE, IMAGE_SIZE, TOWER, Heads
+from mcliplib.reinforce.teachers.locked import GATE, IMAGE_SIZE, TOWER, Heads, tuned_features
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 VIEWS = 2
@@ -187,8 +187,7 @@ def photo_gate(variant: str, text: MiniLM, tower: Mapping[str, Tensor], samples:
     labels = torch.tensor([int(one.meta.get("style") == "photo") for one in samples])
     if len(labels.unique()) < 2:
         return None
-    features = LiteFeatures(variant, text)
-    features.tower.load_state_dict(features.tower.state_dict() | dict(tower))
+    features = tuned_features(LiteFeatures(variant, text), tower)
 
     @torch.inference_mode()
     def pooled(pixels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Tensors from files that may come from anywhere, and to files that appear whole or not at all."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -159,3 +160,12 @@ def _checkpoint(path: Path) -> Path:
         kind = "safetensors" if path.suffix == ".safetensors" else "PyTorch"
         raise UserError(f"{path}: not a whole {kind} file (it is empty); fetch or save it again")
     return path
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all parameters and buffers, in the order of their names."""
+    total = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -88,10 +88,9 @@ def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
     Raises:
         UserError: there is no such model, or a preset's name without leave for random weights.
     """
-    import torch
-
-    from mcliplib import create_model, list_models, load_model
+    from mcliplib import list_models
     from mcliplib.evaluate import ModelEncoder
+    from mcliplib.search.models import RANDOM, search_model
 
     if name.startswith("open_clip:"):
         from mcliplib.reinforce.teachers import make_teacher
@@ -100,9 +99,8 @@ def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
     if name in list_models() and not Path(name).exists():
         if not random_weights:
             raise UserError(f"{name} is a preset, without trained weights; name a checkpoint, or add --random-weights")
-        torch.manual_seed(0)
-        return ModelEncoder(create_model(name))
-    return ModelEncoder(load_model(name))
+        name = RANDOM + name
+    return ModelEncoder(search_model(name))
 
 
 def _evaluate_root(encoder: "Encoder", args: argparse.Namespace) -> int:

@@ -1,15 +1,13 @@
 """`mcliplib finetune`."""
 
 import argparse
-import dataclasses
 import json
 import logging
-import typing
 from pathlib import Path
 from typing import Any
 
 from mcliplib.cli.evaluate import MODEL
-from mcliplib.cli.train import add_setting
+from mcliplib.cli.train import add_settings, given_settings
 from mcliplib.errors import UserError
 from mcliplib.files import write_text
 from mcliplib.images import MAX_PIXELS
@@ -33,9 +31,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--drawings", action="store_true", help="the class prompts say drawing, not photo")
     parser.add_argument("--resume", choices=["auto"], help="continue the run in --output where there is one")
     group = parser.add_argument_group("settings")
-    hints = typing.get_type_hints(FinetuneSettings)
-    for field in dataclasses.fields(FinetuneSettings):
-        add_setting(group, field, hints[field.name])
+    add_settings(group, FinetuneSettings)
     parser.set_defaults(run=run)
 
 
@@ -47,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from mcliplib.train.finetune import FinetuneSettings, finetune, wise_ft
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    names = [field.name for field in dataclasses.fields(FinetuneSettings)]
-    settings = FinetuneSettings(**{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    settings = FinetuneSettings(**given_settings(args, FinetuneSettings))
     model = load_model(args.model)
     side = 2 * model.config.image.image_size
     data = load_labelled(args.data, args.label, max_pixels=MAX_PIXELS, side=side)

@@ -23,9 +23,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--record", metavar="NAME", help="evaluate at the end and write data/results/NAME.json")
     group = parser.add_argument_group("settings")
-    hints = typing.get_type_hints(TrainSettings)
-    for field in dataclasses.fields(TrainSettings):
-        add_setting(group, field, hints[field.name])
+    add_settings(group, TrainSettings)
     parser.set_defaults(run=run)
 
 
@@ -35,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from mcliplib.train.trainer import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    names = [field.name for field in dataclasses.fields(TrainSettings)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = given_settings(args, TrainSettings)
     if args.record:  # before hours are spent on what could not be written
         check_writable(args.record)
         record = workshop("mcliplab.experiments.record")
@@ -51,8 +48,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_setting(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
-    """Add the flag of a field of a settings record; None where it is not given."""
+def add_settings(group: Any, record: type) -> None:
+    """Add a flag for each field of a settings record; None where it is not given."""
+    hints = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        _add_setting(group, field, hints[field.name])
+
+
+def given_settings(args: argparse.Namespace, record: type) -> dict[str, Any]:
+    """The fields of a settings record that the command line gives."""
+    found = {field.name: getattr(args, field.name) for field in dataclasses.fields(record)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _add_setting(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
     flag = "--" + field.name.replace("_", "-")
     help = f"default: {field.default}"
     if typing.get_origin(hint) is types.UnionType:

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mcliplib.checkpoints.files import weights_sha256
 from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.errors import UserError
 from mcliplib.factory import get_preprocess, get_tokenizer
@@ -61,13 +62,8 @@ class ModelEncoder:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the features depend on: settings, and a hash of the weights."""
-        total = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            total.update(
-                name.encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            )
-        return {"config": config_to_json(self.model.config), "sha256": total.hexdigest()}
+        """The settings and a hash of the weights: other ones give other features."""
+        return {"config": config_to_json(self.model.config), "sha256": weights_sha256(self.model.state_dict())}
 
     @property
     def _device(self) -> torch.device:

@@ -148,7 +148,7 @@ class _About(TypedDict):
 
 
 class _Answers:
-    """What the pictures of a set belong to, gathered as they stream by."""
+    """The labels, groups and texts of a set's pictures, gathered as they stream by."""
 
     def __init__(self, found: EvalSet, grouped: bool) -> None:
         self.found, self.grouped = found, grouped

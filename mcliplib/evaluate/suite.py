@@ -95,10 +95,15 @@ def caption_retrieval(encoder: Encoder, samples: Sequence[Sample], features: Ten
     """
     if features is None:
         features = encoder.encode_images([sample.image for sample in samples])
+    texts, pairs = captions_and_pairs(samples)
+    return retrieval(features, encoder.encode_texts(texts), pairs)
+
+
+def captions_and_pairs(samples: Sequence[Sample]) -> tuple[list[str], Tensor]:
+    """The different captions, and [N, 2]: which picture has which."""
     texts = list(dict.fromkeys(sample.caption for sample in samples))
     index = {text: i for i, text in enumerate(texts)}
-    pairs = torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
-    return retrieval(features, encoder.encode_texts(texts), pairs)
+    return texts, torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
 
 
 def score_values(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, dict[str, float]]]:

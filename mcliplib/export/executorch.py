@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mcliplib.export.quiet import quiet
 from mcliplib.export.towers import MOST_BATCH, Tower
 from mcliplib.export.verify import Runtime
+from mcliplib.quiet import quiet
 
 SUFFIX = ".pte"
 NEEDS = ("executorch", "torchao")

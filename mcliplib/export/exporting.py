@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from mcliplib.errors import UserError
+from mcliplib.evaluate.suite import captions_and_pairs
 from mcliplib.export.folder import Card, write_beside
 from mcliplib.export.towers import INPUTS, TOWERS, Tower, TowerName
 from mcliplib.export.verify import (
@@ -37,7 +38,6 @@ from mcliplib.export.verify import (
     find_inputs,
     in_batches,
     least_cosine,
-    texts_and_pairs,
 )
 from mcliplib.factory import get_preprocess, get_tokenizer
 from mcliplib.files import new_folder
@@ -74,7 +74,7 @@ def export(
         path: the folder; must not exist, or be empty.
         format: one of `FORMATS`.
         tower: "image", "text" or "both".
-        precision: one of `PRECISIONS`; the module's table says what each format does with it.
+        precision: one of `PRECISIONS`; the module says what each format does with it.
         calibration: for int8, a folder of pictures like those it is for, or the name of a shipped set.
         preprocessing: put resizing, cropping and scaling into the image graph, which then takes bytes (ONNX only).
         per_channel: for int8, a step for each output channel, and all that is done against errors; False is to compare.
@@ -178,7 +178,7 @@ def _verify(
     *,
     bytes_in: bool,
 ) -> dict[str, Any]:
-    """What the card says of the verification."""
+    """The card's entry about the verification."""
     arrays = tower_inputs(model, plain.name, inputs)
     about: dict[str, Any] = {"n": len(arrays), "source": inputs.source}
     try:
@@ -196,7 +196,7 @@ def _judge(model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: s
     inputs = find_inputs(JUDGED, but=str(calibration))
     arrays = {
         "image": tower_inputs(model, "image", inputs),
-        "text": get_tokenizer(model)(texts_and_pairs(inputs)[0]).numpy(),
+        "text": get_tokenizer(model)(captions_and_pairs(inputs.samples)[0]).numpy(),
     }
     found: list[tuple[np.ndarray, np.ndarray]] = []
     plain = {name: Tower(model, name).reference for name in TOWERS}

@@ -1,4 +1,4 @@
-"""What stands beside the artefacts, so that another program in another language can use them: `export` writes a folder.
+"""The files beside the artefacts, with which a program in another language can use them.
 
 `tokenizer.json` (`tokenizer_json` says how to read it), `preprocessing.json`, `card.json` (inputs, outputs, versions,
 sizes and the figures of the verification), the same as `README.md`, and `LICENSE.md`.

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mcliplib.export.quiet import quiet
 from mcliplib.export.towers import INPUTS, Tower
 from mcliplib.export.verify import Runtime
 from mcliplib.layers.cpu import PointwiseLinear, is_pointwise
 from mcliplib.preprocess import Preprocess
 from mcliplib.quantize.equalize import equalize
 from mcliplib.quantize.static import INTEGER, KINDS, quantize_static, quantize_weights
+from mcliplib.quiet import quiet
 
 SUFFIX = ".onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")

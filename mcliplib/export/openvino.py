@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mcliplib.export import onnx as onnx_format
-from mcliplib.export.quiet import quiet
 from mcliplib.export.towers import INPUTS, MOST_BATCH, Tower
 from mcliplib.export.verify import Runtime
+from mcliplib.quiet import quiet
 
 SUFFIX = ".xml"
 NEEDS = ("openvino", *onnx_format.NEEDS)

@@ -17,6 +17,7 @@ from mcliplib.data import Sample, list_datasets, load_samples, shard_paths
 from mcliplib.data.reader import read_shards
 from mcliplib.errors import MissingFileError, UserError
 from mcliplib.evaluate import Retrieval, retrieval
+from mcliplib.evaluate.suite import captions_and_pairs
 from mcliplib.images import PictureError, read_picture
 from mcliplib.search.pictures import list_pictures
 
@@ -164,11 +165,11 @@ def agreement(
     """Compare the rankings of two models.
 
     Args:
-        features: of the float model, images [N, D] and texts [M, D]; the texts are `texts_and_pairs(inputs)`.
+        features: of the float model, images [N, D] and texts [M, D]; the texts as in `captions_and_pairs`.
         quantized: the same of the other.
         inputs: pictures and captions.
     """
-    _, pairs = texts_and_pairs(inputs)
+    _, pairs = captions_and_pairs(inputs.samples)
     first, recalls = [], []
     for images, texts in (features, quantized):
         first.append((images @ texts.T).argmax(axis=1))
@@ -176,10 +177,3 @@ def agreement(
         recalls.append((float(found.image_to_text[1]), float(found.text_to_image[1])))
     same = float(np.mean(first[0] == first[1]))
     return Agreement(same, recalls[0], recalls[1], len(first[0]), inputs.source)
-
-
-def texts_and_pairs(inputs: Inputs) -> tuple[list[str], torch.Tensor]:
-    """The different captions, and [N, 2]: which picture has which."""
-    texts = list(dict.fromkeys(sample.caption for sample in inputs.samples))
-    index = {text: number for number, text in enumerate(texts)}
-    return texts, torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(inputs.samples)])

@@ -5,9 +5,7 @@ towers of 12 layers, eager; its image towers are timm's. Weights are random: the
 inputs are such that a loss of precision would show.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +17,7 @@ from mcliplib.latency.tuning import Run
 from mcliplib.layers import LayerScale
 from mcliplib.model import MobileCLIP
 from mcliplib.presets import get_config
+from mcliplib.quiet import quiet
 
 TowerKind = Literal["image", "text"]
 SEED = 0
@@ -53,7 +52,7 @@ def open_clip_text(name: str, embed_dim: int) -> nn.Module:
     """open_clip's text tower; its name settles the width."""
     import open_clip
 
-    with _quiet():
+    with quiet():  # open_clip warns that the weights are random; here they are meant to be
         return open_clip.create_model(name, load_weights=False).text.eval()
 
 
@@ -126,16 +125,6 @@ def peer_run(peer: Peer, model: str) -> Run:
             return tower(x)
 
     return run
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip warns that the weights are random; here they are meant to be."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def randomize_statistics(model: nn.Module, seed: int = SEED) -> None:

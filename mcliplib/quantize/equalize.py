@@ -1,4 +1,4 @@
-"""What makes a folded tower easier to quantize without changing what it computes, and a correction of rounding.
+"""Equalization, which makes a folded tower easier to quantize and changes nothing it computes; and a bias correction.
 
 Cross-layer equalization and bias correction of Data-Free Quantization (Nagel et al., 1906.04721), on the pairs of
 layers of a folded MobileCLIP between which everything is linear (or ReLU): depthwise convolution and the 1x1 after it,

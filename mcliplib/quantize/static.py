@@ -9,8 +9,6 @@ Activations are unsigned and weights signed, which processors with VNNI (or ARM'
 older ones, sums of two products may saturate.
 """
 
-import contextlib
-import io
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcliplib.quantize.equalize import correct_bias
+from mcliplib.quiet import quiet
 
 Ranges = Literal["percentile", "entropy", "minmax"]
 KINDS = ("Conv", "MatMul", "Gemm")
@@ -35,7 +34,7 @@ _FLOAT_ONE = 0.015  # of the weights, in a single layer that may
 
 
 class Quantized(NamedTuple):
-    """What was done.
+    """The result of static quantization.
 
     Attributes:
         model: the `onnx.ModelProto` with QDQ pairs.
@@ -193,7 +192,7 @@ def quantize_weights(model: Any, path: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with quiet():
         quantize_dynamic(
             model,
             path,
@@ -216,7 +215,7 @@ def _measured(model: Any, inputs: np.ndarray, ranges: Ranges) -> Any:
         "minmax": CalibrationMethod.MinMax,
     }[ranges]
     options = {"percentile": _PERCENTILE, "symmetric": False} if ranges == "percentile" else {}
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "float.onnx"
         onnx.save(model, path)
         calibrator = create_calibrator(
@@ -247,12 +246,6 @@ def _session(model: Any, optimized: Path | None = None) -> Any:
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def executed(model: Any) -> dict[str, int]:

@@ -57,7 +57,7 @@ class Hit(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an update did.
+    """The outcome of an update.
 
     Attributes:
         added: pictures that were not in the index.

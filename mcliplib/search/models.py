@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.checkpoints import load_model
+from mcliplib.checkpoints.files import weights_sha256
 from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
 from mcliplib.errors import UserError
@@ -118,11 +119,9 @@ class Embedder:
 
 def identify(model: MobileCLIP, source: str | None = None) -> Identity:
     """Name, hash, sizes; the hash is of all numbers of the model, and of its settings."""
-    digest = hashlib.sha256(config_to_json(model.config).encode())
-    for name, value in sorted(plain_names(model.state_dict()).items()):
-        digest.update(f"{name} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    config = model.config
+    config, weights = model.config, plain_names(model.state_dict())
+    numbers = weights_sha256({f"{name} {value.dtype}": value for name, value in weights.items()})
+    digest = hashlib.sha256(f"{config_to_json(config)} {numbers}".encode())
     return Identity(config.name, digest.hexdigest(), config.image.image_size, config.embed_dim, source)
 
 

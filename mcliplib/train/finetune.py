@@ -174,6 +174,11 @@ def predict(
     return classifier.head(encoder.encode_images(images).to(classifier.head.weight.device)).cpu()
 
 
+def accuracy(classifier: ImageClassifier, model: MobileCLIP, test: Labelled) -> Score:
+    """The share of right answers on pictures preprocessed for the model whose tower the classifier has."""
+    return score(predict(classifier, model, test.images).argmax(dim=1) == test.labels)
+
+
 def wise_ft(result: FinetuneResult, model: MobileCLIP, test: Labelled, shares: Sequence[float]) -> dict[float, Score]:
     """Accuracy on test pictures along the line from before to after.
 
@@ -183,11 +188,7 @@ def wise_ft(result: FinetuneResult, model: MobileCLIP, test: Labelled, shares: S
         test: of the same classes.
         shares: of the fine-tuned weights.
     """
-    curve = {}
-    for share in shares:
-        logits = predict(mixed(result.before, result.after, share), model, test.images)
-        curve[share] = score(logits.argmax(dim=1) == test.labels)
-    return curve
+    return {share: accuracy(mixed(result.before, result.after, share), model, test) for share in shares}
 
 
 def finetune(
@@ -229,7 +230,7 @@ def finetune(
 
 
 def load_classifier(folder: str | Path) -> tuple[ImageClassifier, MobileCLIP, tuple[str, ...]]:
-    """What `finetune` wrote: the classifier, the model with its tower, and the classes.
+    """The files of `finetune`: the classifier, the model with its tower, and the classes.
 
     Raises:
         UserError: the folder holds none, or a broken one.

@@ -6,7 +6,7 @@ from tests.project.size import MOST_FILES, MOST_LINES, READINGS, ROOT, files, im
 
 THE_ONE_DOOR = "mcliplib/cli"  # names the workshop's modules as strings, and imports them when they are asked for
 ROOMS = (  # each uses only rooms above it, and its own
-    {"layers", "errors", "files", "threads", "precision", "_vision", "_torchvision_compat"},
+    {"layers", "errors", "files", "threads", "precision", "quiet", "_vision", "_torchvision_compat"},
     {"images", "image_encoder", "text_encoder", "vit", "model", "presets", "tokenizer", "preprocess", "factory", "hub",
      "checkpoints", "reparam"},
     {"data"},

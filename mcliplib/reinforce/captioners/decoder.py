@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.files import read, weights_sha256
 from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
@@ -26,7 +26,6 @@ from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.captioners.sampling import sample_texts
 from mcliplib.reinforce.store import generator_of
 from mcliplib.reinforce.teachers.efficientnet import LiteFeatures
-from mcliplib.reinforce.teachers.features import weights_sha256
 from mcliplib.reinforce.teachers.locked import IMAGE_SIZE
 from mcliplib.reinforce.teachers.minilm import MiniLM
 from mcliplib.tokenizer import Tokenizer
@@ -114,7 +113,7 @@ class DecoderCaptioner:
         self.name = "decoder"
         self.identity = {
             **self._features.tower.identity(),
-            **{f"fold{fold}": weights_sha256(decoder) for fold, decoder in enumerate(self._decoders)},
+            **{f"fold{fold}": weights_sha256(decoder.state_dict()) for fold, decoder in enumerate(self._decoders)},
         }
 
     @torch.inference_mode()

@@ -20,14 +20,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.files import read, weights_sha256
 from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import data_root
 from mcliplib.errors import UserError
 from mcliplib.files import fitted, read_json
 from mcliplib.preprocess import preprocess_image
 from mcliplib.reinforce.teachers.efficientnet import FEATURES, IMAGE_WIDTH, Frozen, LiteFeatures
-from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
+from mcliplib.reinforce.teachers.features import in_batches
 from mcliplib.reinforce.teachers.minilm import WIDTH, MiniLM
 
 KEPT = 0.6  # of ConSE, times the confidence; chosen on photographs of two training sets left out of the training
@@ -160,15 +160,15 @@ class LockedTeacher:
         self.image_size = int(about.get("image_size", IMAGE_SIZE))
         self.heads, self.text = heads.eval(), text or MiniLM()
         self.features = LiteFeatures(variant, self.text)
-        self.tuned = _tuned(self.features, tower) if tower else None
+        self.tuned = tuned_features(self.features, tower) if tower else None
         self.gate = gate
         self.to(device)
         self.identity = {
             **self.features.tower.identity(),
             **self.text.identity(),
-            "heads_sha256": weights_sha256(self.heads),
-            **({"tower_sha256": weights_sha256(self.tuned)} if self.tuned else {}),
-            **({"gate_sha256": weights_sha256(self.gate)} if self.gate else {}),
+            "heads_sha256": weights_sha256(self.heads.state_dict()),
+            **({"tower_sha256": weights_sha256(self.tuned.state_dict())} if self.tuned else {}),
+            **({"gate_sha256": weights_sha256(self.gate.state_dict())} if self.gate else {}),
             "image_size": str(self.image_size),
             **{f"heads_{name}": value for name, value in about.items() if name != "image_size"},
         }
@@ -203,7 +203,7 @@ class LockedTeacher:
         return in_batches(self.encode_pixels, images, lambda image: preprocess_image(image, self.image_size), self.dim)
 
 
-def _tuned(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
+def tuned_features(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
     """The same with other weights; those of the classifier stay."""
     own = copy.deepcopy(features)
     own.tower.load_state_dict(features.tower.state_dict() | dict(tower))

@@ -8,10 +8,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mcliplib._vision  # noqa: F401  the cure of torchvision comes before open_clip
+from mcliplib.checkpoints.files import weights_sha256
 from mcliplib.errors import UserError, first_line
 from mcliplib.model import PixelConfig
 from mcliplib.preprocess import preprocess_image
-from mcliplib.reinforce.teachers.features import in_batches, weights_sha256
+from mcliplib.reinforce.teachers.features import in_batches
 
 _TEXT_BATCH = 128
 
@@ -50,7 +51,7 @@ class OpenClipTeacher:
             "open_clip": open_clip.__version__,
             "model": name,
             "pretrained": pretrained,
-            "sha256": weights_sha256(self.model),
+            "sha256": weights_sha256(self.model.state_dict()),
         }
 
     def to(self, device: str | torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Exporters tell on stdout, in logs and in warnings what concerns only themselves."""
+"""Other libraries tell on stdout, in logs and in warnings what concerns only themselves."""
 
 import contextlib
 import io
