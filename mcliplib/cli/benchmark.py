@@ -1,4 +1,4 @@
-"""`mcliplib benchmark latency|loader|memory|reinforce|robustness|search|train`: measurements on this machine."""
+"""`mcliplib benchmark latency|runtimes`, and the workshop's benchmarks: measurements on this machine."""
 
 import argparse
 import shlex
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mcliplib.cli import runtimes
 from mcliplib.cli.common import check_at_least
 from mcliplib.cli.common import register as register_module
 from mcliplib.errors import UserError
@@ -26,7 +27,8 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("benchmark", help="measure speed on this machine")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _register_latency(actions)
-    for name in ("loader", "memory", "reinforce", "robustness", "search", "train"):
+    runtimes.register(actions)
+    for name in ("int8", "loader", "memory", "reinforce", "released", "robustness", "search", "train"):
         register_module(actions, name, f"mcliplab.benchmarks.cli_{name}")
 
 
@@ -52,12 +54,13 @@ def run_latency(args: argparse.Namespace) -> int:
     """Measure, print one table for each tower, and record if wanted."""
     from mcliplib.latency import WAYS, compare
     from mcliplib.latency import comparison as report
+    from mcliplib.latency.contenders import seeded_model
 
     _check(args)
     start = time.perf_counter()
     towers = [tower for tower in _TOWERS if args.tower in (tower, "both")]
     peers = _peers(args.against, towers)
-    model = _model(args.model)
+    model = seeded_model(args.model)
     values: dict[str, Any] = {}
     for tower in towers:
         comparison = compare(
@@ -93,21 +96,6 @@ def _peers(against: str, towers: Sequence[str]) -> "list[Peer]":
         if peer.tower not in towers:
             raise UserError(f"{peer.name} is compared in the {peer.tower} tower only; add --tower {peer.tower}")
     return peers
-
-
-def _model(name: str) -> "MobileCLIP":
-    """A checkpoint, or a preset with random weights."""
-    import torch
-
-    from mcliplib import create_model, load_model
-    from mcliplib.latency.peers import SEED, randomize_statistics
-
-    if Path(name).suffix:
-        return load_model(name)
-    torch.manual_seed(SEED)
-    model = create_model(name)
-    randomize_statistics(model)
-    return model
 
 
 def _roofline(

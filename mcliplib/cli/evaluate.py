@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="zero-shot and retrieval scores of a model")
     of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument("--model", help=f"{MODEL}; or open_clip:NAME/TAG, with a tag of open_clip's or a file")
+    of.add_argument("--model", help=f"{MODEL}; a folder of mcliplib export; or open_clip:NAME/TAG, with a tag or file")
     of.add_argument("--results", type=Path, help="no model: an earlier --output of datacomp38, for --against")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--suite", default="mini", help=_SUITE)
@@ -96,6 +96,10 @@ def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
         from mcliplib.reinforce.teachers import make_teacher
 
         return make_teacher(name)
+    if (Path(name) / "card.json").is_file():
+        from mcliplib.export import load_exported
+
+        return load_exported(name)
     if name in list_models() and not Path(name).exists():
         if not random_weights:
             raise UserError(f"{name} is a preset, without trained weights; name a checkpoint, or add --random-weights")

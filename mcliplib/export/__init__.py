@@ -1,5 +1,6 @@
 """Models for other runtimes: a folder with artefacts, tokenizer, preprocessing and card, verified before it appears."""
 
-from mcliplib.export.exporting import FORMATS, PRECISIONS, export
+from mcliplib.export.encoder import ExportedEncoder
+from mcliplib.export.exporting import FORMATS, PRECISIONS, export, load_exported
 
-__all__ = ["FORMATS", "PRECISIONS", "export"]
+__all__ = ["FORMATS", "PRECISIONS", "ExportedEncoder", "export", "load_exported"]

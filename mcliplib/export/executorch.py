@@ -6,11 +6,11 @@ The batch is dynamic, up to `MOST_BATCH`.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mcliplib.export.towers import MOST_BATCH, Tower
 from mcliplib.export.verify import Runtime
+from mcliplib.latency.worker import open_executorch
 from mcliplib.quiet import quiet
 
 SUFFIX = ".pte"
@@ -51,9 +51,4 @@ def convert(tower: Tower, path: Path, precision: str, **_: Any) -> dict[str, Any
 
 def load(path: Path) -> Runtime:
     """An artefact in ExecuTorch's own runtime."""
-    from executorch.runtime import Runtime as ExecuTorch
-
-    program = ExecuTorch.get().load_program(path)
-    method = program.load_method("forward")
-    assert method is not None
-    return lambda inputs: method.execute([torch.from_numpy(np.ascontiguousarray(inputs))])[0].numpy()
+    return open_executorch(path)

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.errors import UserError
 from mcliplib.evaluate.suite import captions_and_pairs
-from mcliplib.export.folder import Card, write_beside
+from mcliplib.export.encoder import ExportedEncoder
+from mcliplib.export.folder import CARD, Card, write_beside
 from mcliplib.export.towers import INPUTS, TOWERS, Tower, TowerName
 from mcliplib.export.verify import (
     JUDGED,
@@ -40,7 +42,7 @@ from mcliplib.export.verify import (
     least_cosine,
 )
 from mcliplib.factory import get_preprocess, get_tokenizer
-from mcliplib.files import new_folder
+from mcliplib.files import new_folder, read_json
 from mcliplib.model import MobileCLIP
 from mcliplib.preprocess import Preprocess
 
@@ -102,6 +104,8 @@ def export(
         "model": model.config.name,
         "format": format,
         "precision": precision,
+        "config": config_to_json(model.config),
+        "bytes_in": preprocessing,
         "embed_dim": model.config.embed_dim,
         "logit_scale": float(model.scale.detach()),
         "towers": {},
@@ -133,9 +137,8 @@ def export(
             card["towers"][name] = _about(plain, artefact, preprocess) | about | {"verified": verified}
         if precision == "int8":
             progress("comparing int8 with float")
-            judged = _judge(
-                model, {name: writer.load(folder / f"{name}{writer.SUFFIX}") for name in names}, calibration
-            )
+            runtimes = {name: writer.load(folder / f"{name}{writer.SUFFIX}") for name in names}
+            judged = _judge(model, runtimes, calibration, bytes_in=preprocessing)
             card["agreement"] = judged._asdict()
             if judged.same_first < LEAST_AGREEMENT and not force:
                 raise UserError(
@@ -144,6 +147,24 @@ def export(
                 )
         write_beside(folder, model.config, card)
     return card
+
+
+def load_exported(folder: str | Path) -> ExportedEncoder:
+    """The encoder of a folder that `mcliplib export` wrote.
+
+    Raises:
+        UserError: it is no such folder, its card is broken, or the format's packages are missing.
+    """
+    path = Path(folder) / CARD
+    card = read_json(path)
+    if not isinstance(card, dict) or card.get("format") not in FORMATS or not isinstance(card.get("config"), str):
+        raise UserError(f"{path}: is not the card of an export; write the folder anew with mcliplib export")
+    writer = find_format(card["format"])
+    artefacts = {name: Path(folder) / f"{name}{writer.SUFFIX}" for name in TOWERS}
+    runtimes = {name: writer.load(artefact) for name, artefact in artefacts.items() if artefact.is_file()}
+    if not runtimes:
+        raise UserError(f"{folder}: holds no {writer.SUFFIX} file; write it anew with mcliplib export")
+    return ExportedEncoder(config_from_json(card["config"], str(path)), runtimes, bytes_in=card["bytes_in"])
 
 
 def find_format(format: str) -> ModuleType:
@@ -191,19 +212,17 @@ def _verify(
     return about | {"least_cosine": cosine}
 
 
-def _judge(model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: str | Path | None) -> Agreement:
+def _judge(
+    model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: str | Path | None, *, bytes_in: bool
+) -> Agreement:
     """The quantized towers, and for one that is not quantized the float one, on pictures that calibrated nothing."""
     inputs = find_inputs(JUDGED, but=str(calibration))
-    arrays = {
-        "image": tower_inputs(model, "image", inputs),
-        "text": get_tokenizer(model)(captions_and_pairs(inputs.samples)[0]).numpy(),
-    }
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    plain = {name: Tower(model, name).reference for name in TOWERS}
-    for ways in (plain, plain | runtimes):
-        images, texts = (np.concatenate([ways[name](part) for part in in_batches(arrays[name])]) for name in TOWERS)
-        found.append((images, texts))
-    return agreement(found[0], found[1], inputs)
+    texts = captions_and_pairs(inputs.samples)[0]
+    whole: dict[TowerName, Runtime] = {name: Tower(model, name).reference for name in TOWERS}
+    plain = ExportedEncoder(model.config, whole)
+    quantized = ExportedEncoder(model.config, whole | runtimes, bytes_in=bytes_in and "image" in runtimes)
+    features = [(one.encode_images(inputs.images), one.encode_texts(texts)) for one in (plain, quantized)]
+    return agreement(features[0], features[1], inputs)
 
 
 def _about(plain: Tower, artefact: Path, preprocess: Preprocess | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mcliplib.preprocess import Preprocess
 from mcliplib.tokenizer import CLIP_VOCAB_SIZE, Tokenizer, clip_merges
 
 Card = dict[str, Any]
+CARD = "card.json"
 _LICENSE = """# Licences
 
 - **Weights**: an export changes nothing about them. They carry the licence of the checkpoint they come from; the
@@ -36,7 +37,7 @@ def write_beside(folder: Path, config: ModelConfig, card: Card) -> None:
         Preprocess(config.image.image_size, config.pixels),
         Tokenizer(config.text.context_length, config.vocab),
     )
-    texts = {"README.md": readme(card), "LICENSE.md": _LICENSE, "card.json": _json(card, indent=2)}
+    texts = {"README.md": readme(card), "LICENSE.md": _LICENSE, CARD: _json(card, indent=2)}
     if "image" in card["towers"]:
         texts["preprocessing.json"] = _json(preprocessing_json(preprocess), indent=2)
     if "text" in card["towers"]:

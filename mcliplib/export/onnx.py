@@ -14,6 +14,7 @@ import torch
 
 from mcliplib.export.towers import INPUTS, Tower
 from mcliplib.export.verify import Runtime
+from mcliplib.latency.worker import open_onnx
 from mcliplib.layers.cpu import PointwiseLinear, is_pointwise
 from mcliplib.preprocess import Preprocess
 from mcliplib.quantize.equalize import equalize
@@ -101,18 +102,21 @@ def _in_bytes(
 
 
 def to_proto(tower: Tower) -> Any:
-    """A tower as an `onnx.ModelProto`, without the paths and lines of the source that the exporter notes in it."""
+    """A tower as an `onnx.ModelProto`."""
+    return proto_of(tower.exported(), INPUTS[tower.name])
+
+
+def proto_of(program: torch.export.ExportedProgram, name: str) -> Any:
+    """A graph with one input, to be called `name`, and one output, `features`, as an `onnx.ModelProto`.
+
+    The paths and lines of the source, which the exporter notes in it, are left out.
+    """
     with quiet():
-        program = torch.onnx.export(
-            tower.exported(),
-            input_names=[INPUTS[tower.name]],
-            output_names=["features"],
-            opset_version=OPSET,
-            optimize=True,
-            verbose=False,
+        made = torch.onnx.export(
+            program, input_names=[name], output_names=["features"], opset_version=OPSET, optimize=True, verbose=False
         )
-    assert program is not None
-    model = program.model_proto
+    assert made is not None
+    model = made.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph):
         del part.metadata_props[:]
     return model
@@ -120,14 +124,7 @@ def to_proto(tower: Tower) -> Any:
 
 def load(path: Path) -> Runtime:
     """An artefact in ONNX Runtime, on the CPU with one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})[0]
+    return open_onnx(path)
 
 
 def operators(model: Any) -> dict[str, int]:

@@ -8,11 +8,10 @@ A text tower in int8 is larger than the ONNX file, about half of its float32 siz
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mcliplib.export import onnx as onnx_format
 from mcliplib.export.towers import INPUTS, MOST_BATCH, Tower
 from mcliplib.export.verify import Runtime
+from mcliplib.latency.worker import open_openvino
 from mcliplib.quiet import quiet
 
 SUFFIX = ".xml"
@@ -54,8 +53,4 @@ def convert(tower: Tower, path: Path, precision: str, **options: Any) -> dict[st
 
 def load(path: Path) -> Runtime:
     """An artefact on the CPU with one thread, computing in float32 where it is not int8."""
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    return lambda inputs: compiled(np.ascontiguousarray(inputs))[0]
+    return open_openvino(path)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
+from torch import Tensor
 
 from mcliplib.data import Sample, list_datasets, load_samples, shard_paths
 from mcliplib.data.reader import read_shards
@@ -159,9 +159,7 @@ class Agreement(NamedTuple):
     source: str
 
 
-def agreement(
-    features: tuple[np.ndarray, np.ndarray], quantized: tuple[np.ndarray, np.ndarray], inputs: Inputs
-) -> Agreement:
+def agreement(features: tuple[Tensor, Tensor], quantized: tuple[Tensor, Tensor], inputs: Inputs) -> Agreement:
     """Compare the rankings of two models.
 
     Args:
@@ -172,8 +170,8 @@ def agreement(
     _, pairs = captions_and_pairs(inputs.samples)
     first, recalls = [], []
     for images, texts in (features, quantized):
-        first.append((images @ texts.T).argmax(axis=1))
-        found: Retrieval = retrieval(torch.from_numpy(images), torch.from_numpy(texts), pairs)
+        first.append((images @ texts.T).argmax(dim=1))
+        found: Retrieval = retrieval(images, texts, pairs)
         recalls.append((float(found.image_to_text[1]), float(found.text_to_image[1])))
-    same = float(np.mean(first[0] == first[1]))
+    same = (first[0] == first[1]).double().mean().item()
     return Agreement(same, recalls[0], recalls[1], len(first[0]), inputs.source)

@@ -6,7 +6,7 @@ that a slow second slows both sides, and are told as a median with quartiles.
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ class Measurement:
     def spread(self, name: str) -> Spread:
         """A contender's milliseconds."""
         return spread(self.samples[name])
+
+    def decile(self, name: str) -> float:
+        """The milliseconds that nine of ten runs of a contender stay below (p90)."""
+        return statistics.quantiles(self.samples[name], n=10, method="inclusive")[-1]
 
     def ratio(self, name: str, to: str) -> Spread:
         """A contender's time over another's, round by round."""
@@ -70,13 +74,19 @@ def measure(
         for name in names:
             for _ in range(warmup):
                 contenders[name]()
-        for index in range(rounds):
-            first = index % max(1, len(names))
-            for name in names[first:] + names[:first]:
-                start = clock()
-                contenders[name]()
-                samples[name].append(1e3 * (clock() - start))
+        for _, name in turns(names, rounds):
+            start = clock()
+            contenders[name]()
+            samples[name].append(1e3 * (clock() - start))
     return Measurement({name: tuple(values) for name, values in samples.items()})
+
+
+def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """The round and the name of each turn: everyone has one a round, and each round begins with the next one."""
+    for index in range(rounds):
+        first = index % max(1, len(names))
+        for name in [*names[first:], *names[:first]]:
+            yield index, name
 
 
 def spread(values: list[float] | tuple[float, ...]) -> Spread:

@@ -260,7 +260,7 @@ def test_bad_plans_are_refused_before_anything_runs(plan, changed, message, caps
 
 def test_unknown_experiment_and_share(capsys, tmp_path):
     assert main(["experiment", "show", "efficency"]) == 2
-    assert "efficiency, efficiency_web, s0" in capsys.readouterr().err
+    assert "ablations, augmentations, efficiency, " in capsys.readouterr().err
     assert main(["experiment", "run", "efficiency", "--output", str(tmp_path), "--variants", "palin"]) == 2
     assert "no variant palin in efficiency; there is plain, reinforced" in capsys.readouterr().err
     for share in ("0/2", "3/2", "one", "1"):

@@ -1,0 +1,113 @@
+"""A tower in one runtime, in a process of its own, run and timed when it is told to.
+
+`mcliplib.latency.runtimes` starts this file as a program. It imports neither mcliplib nor torch by itself, so that the
+time until the first answer and the memory are those of a program that has the runtime alone.
+
+It reads JSON, a line at a time. The first says what to load: `runtime` (a name in `LOADERS`), `path`, `threads`,
+`precision` and `example` (an .npy file of inputs). The answer has the `seconds` until the first features, and those
+`features`; or why it `failed`. Each further line is `{"runs": n}`: the answer is the `milliseconds` of the last of n
+runs, and the most memory so far, `peak_mb`.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]  # inputs [B, ...] -> features [B, D]
+
+
+def open_onnx(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
+    """An ONNX file in ONNX Runtime, on the CPU; it computes in the precision that the file says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: inputs})[0]
+
+
+def open_openvino(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
+    """An .xml or .onnx file in OpenVINO, on the CPU, computing in float32 or, where precision says so, in bfloat16."""
+    import openvino
+
+    hint = "bf16" if precision == "bfloat16" else "f32"
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    return lambda inputs: compiled(np.ascontiguousarray(inputs))[0]
+
+
+def open_executorch(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
+    """A .pte file in ExecuTorch. Its Python runtime takes as many threads as there are cores, whatever is asked."""
+    import torch
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(Path(path))
+    method = program.load_method("forward")
+    assert method is not None
+    return lambda inputs: method.execute([torch.from_numpy(np.ascontiguousarray(inputs))])[0].numpy()
+
+
+def open_torch(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
+    """A tower of ours or a peer's in PyTorch; the file is JSON with the arguments of `torch_run`."""
+    import torch
+
+    from mcliplib.latency.contenders import torch_run
+
+    torch.set_num_threads(threads)
+    run = torch_run(**json.loads(Path(path).read_text(encoding="utf-8")))
+    return lambda inputs: run(torch.from_numpy(inputs)).numpy()
+
+
+LOADERS: dict[str, Callable[..., Run]] = {
+    "onnxruntime": open_onnx,
+    "openvino": open_openvino,
+    "executorch": open_executorch,
+    "torch": open_torch,
+}
+
+
+def peak_mb() -> float | None:
+    """The most memory that this process has held, in 1e6 bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    return None if found is None else int(found[1]) * 1024 / 1e6
+
+
+def main() -> None:
+    """Answer line by line until the input ends."""
+    start = time.perf_counter()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a runtime prints is not an answer
+
+    def answer(content: dict[str, Any]) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    task = json.loads(sys.stdin.readline())
+    inputs = np.load(task["example"], allow_pickle=False)
+    try:
+        run = LOADERS[task["runtime"]](task["path"], task["threads"], task["precision"])
+        features = run(inputs)
+    except Exception as error:  # a runtime has many ways to fail, and none may end the race
+        answer({"failed": str(error).strip().partition("\n")[0] or type(error).__name__})
+        return
+    answer({"seconds": time.perf_counter() - start, "features": np.asarray(features, np.float64).tolist()})
+    for line in sys.stdin:
+        milliseconds = 0.0
+        for _ in range(json.loads(line)["runs"]):
+            start = time.perf_counter()
+            run(inputs)
+            milliseconds = 1e3 * (time.perf_counter() - start)
+        answer({"milliseconds": milliseconds, "peak_mb": peak_mb()})
+
+
+if __name__ == "__main__":
+    main()

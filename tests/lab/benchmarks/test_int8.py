@@ -1,0 +1,47 @@
+"""The steps of quantizing, measured on one small set."""
+
+import json
+
+import pytest
+import torch
+
+from mcliplab.benchmarks import int8
+from mcliplib.cli import main
+from mcliplib.evaluate import score
+
+
+def test_the_change_is_paired_and_its_interval_right():
+    hits = torch.rand(400, generator=torch.Generator().manual_seed(0)) < 0.5
+    worse = hits.clone()
+    worse[hits.nonzero()[:20, 0]] = False
+    same = int8.mean_change({"a": {"top1": score(hits)}}, {"a": {"top1": score(hits)}})
+    assert (same["value"], same["low"], same["high"], same["tasks"]) == (0, 0, 0, 1)
+    found = int8.mean_change({"a": {"top1": score(worse)}}, {"a": {"top1": score(hits)}})
+    assert found["value"] == pytest.approx(-20 / 400)
+    assert -0.08 < found["low"] < -0.05 < found["high"] < -0.025  # 1.96 deviations of sqrt(0.05 * 0.95 / 400)
+
+
+def test_tasks_and_metrics_weigh_the_same():
+    all_right, all_wrong = (score(torch.full((10,), value)) for value in (True, False))
+    right = {"a": {"top1": all_right}, "b": {"image_to_text_r1": all_right, "text_to_image_r1": all_right}}
+    wrong = {"a": {"top1": all_right}, "b": {"image_to_text_r1": all_wrong, "text_to_image_r1": all_right}}
+    assert int8.mean_change(wrong, right)["value"] == pytest.approx(-0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_command(tmp_path, monkeypatch, trained):
+    monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path))
+    monkeypatch.setattr("mcliplib.evaluate.suite.list_datasets", lambda _: ["gcompris-activities"])
+    model = ["--model", "student"] if trained else ["--model", "mobileclip_pico", "--random-weights"]
+    assert main(["benchmark", "int8", *model, "--pictures", "16", "--record", "int8-test"]) == 0
+    values = json.loads((tmp_path / "int8-test.json").read_text())["values"]
+    assert list(values["steps"]) == ["per_tensor", "per_channel", "equalized", "recipe"]
+    for step in values["steps"].values():
+        assert step["bytes"] < 0.5 * values["float"]["bytes"]
+        assert step["int8_layers"] > 0
+        assert ("change" in step) == ("scores" in step) == trained
+    worst, best = (values["steps"][name]["cosine"]["mean"] for name in ("per_tensor", "recipe"))
+    assert worst < best < 1
+    assert set(values["spread"]["folded"]) == {"depthwise", "pointwise", "other"}
+    assert min(values["spread"]["folded"]["depthwise"]) >= 1
