@@ -154,7 +154,7 @@ class TextEncoder(nn.Module):
         """
         is_after = torch.arange(tokens.shape[1], device=tokens.device) > end[:, None]
         ends = tokens.amax(dim=-1, keepdim=True) == self.embedding.num_embeddings - 1
-        return tokens.masked_fill(is_after & ends, 0)
+        return tokens.masked_fill(torch.logical_and(is_after, ends), 0)
 
     def _init_weights(self, config: TextConfig) -> None:
         """As CLIP does (2103.00020): standard deviations that keep the residual stream's size level."""

@@ -14,7 +14,9 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("export", help="a model for other runtimes, verified")
     parser.add_argument("--model", required=True, help=MODEL)
     parser.add_argument("--random-weights", action="store_true", help="let --model be a preset's name, untrained")
-    parser.add_argument("--format", default="onnx", help="onnx, openvino or executorch (default: %(default)s)")
+    parser.add_argument(
+        "--format", default="onnx", help="onnx, openvino, executorch, litert or coreml (default: %(default)s)"
+    )
     parser.add_argument(
         "--precision", default="float32", help="float32, float16, bfloat16 or int8 (default: %(default)s)"
     )

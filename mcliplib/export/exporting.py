@@ -1,12 +1,14 @@
 """Export a model: convert its towers, run what came out beside PyTorch, and only then give the folder its name.
 
 The extra `export` (`pip install 'mcliplib[export]'`) takes 121 MB on Linux: onnxruntime 78, onnx 31, onnxscript 8, and
-what they need 4. The extra `runtimes` adds OpenVINO (180 MB), and ExecuTorch with torchao and what they need (288 MB).
-LiteRT and Core ML are not there yet.
+what they need 4. The extra `runtimes` adds OpenVINO (180 MB), ExecuTorch with torchao and what they need (288 MB), and
+Core ML's tools, which are among them. The extra `litert` adds 745 MB: jaxlib 349, its converter 288, the runtime 59.
 
+- `onnx`: float32, float16, bfloat16 (weights only; it computes in float32) and int8 are verified.
 - `openvino`: float32, float16 and int8 are verified; bfloat16 is refused (weights are float32, float16 or int8).
 - `executorch`: float32 and float16 are verified; bfloat16 is refused (XNNPACK has none), and int8 (not done yet).
-- `onnx`: float32, float16, bfloat16 (weights only; it computes in float32) and int8 are verified.
+- `litert`: float32, float16 (weights only) and int8 (weights only) are verified; bfloat16 is refused.
+- `coreml`: float32 and float16 are converted, and verified on macOS, where Core ML runs; others are refused.
 """
 
 import importlib
@@ -46,8 +48,9 @@ from mcliplib.files import new_folder, read_json
 from mcliplib.model import MobileCLIP
 from mcliplib.preprocess import Preprocess
 
-FORMATS = ("onnx", "openvino", "executorch")
+FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+CALIBRATED = ("onnx", "openvino")  # formats whose int8 image towers have ranges of activations, measured on pictures
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
 
 
@@ -112,7 +115,7 @@ def export(
         "versions": _versions(writer),
     }
     pixels = None
-    if precision == "int8" and "image" in names:
+    if precision == "int8" and "image" in names and format in CALIBRATED:
         if calibration is None:
             raise UserError("int8 needs pictures to calibrate on: --calibrate FOLDER, or the name of a shipped set")
         pixels = tower_inputs(model, "image", calibration_inputs(calibration))
@@ -161,7 +164,10 @@ def load_exported(folder: str | Path) -> ExportedEncoder:
         raise UserError(f"{path}: is not the card of an export; write the folder anew with mcliplib export")
     writer = find_format(card["format"])
     artefacts = {name: Path(folder) / f"{name}{writer.SUFFIX}" for name in TOWERS}
-    runtimes = {name: writer.load(artefact) for name, artefact in artefacts.items() if artefact.is_file()}
+    try:
+        runtimes = {name: writer.load(artefact) for name, artefact in artefacts.items() if artefact.exists()}
+    except CannotRun as error:
+        raise UserError(f"{folder}: {error}") from error
     if not runtimes:
         raise UserError(f"{folder}: holds no {writer.SUFFIX} file; write it anew with mcliplib export")
     return ExportedEncoder(config_from_json(card["config"], str(path)), runtimes, bytes_in=card["bytes_in"])

@@ -21,7 +21,8 @@ UNITS = {
     "tower": "ms: milliseconds for one batch; ratio: time over the reference's time (both: median and quartiles of n "
     "rounds); cosine: with the float32 features of the tower as trained; cost: 1e9 operations for one batch (a "
     "multiplication and an addition are two), parameters; shares: for one batch, eager, by kind of operator",
-    "machine": "gflops: 1e9 operations/s in a 1024 x 1024 product; gigabytes: 1e9 bytes/s read and written in a copy",
+    "machine": "gflops: 1e9 operations/s in the fastest product or convolution; gigabytes: 1e9 bytes/s read and "
+    "written in a copy",
 }
 
 

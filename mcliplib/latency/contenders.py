@@ -26,8 +26,9 @@ FORMATS = {
     "onnx": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "int8"),
     "executorch": ("float32",),
+    "litert": ("float32", "int8"),
 }
-_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch"}
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "litert": "litert"}
 
 
 def torch_run(

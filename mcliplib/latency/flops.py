@@ -1,13 +1,16 @@
 """The cost of a tower on paper, and where its time goes against what the machine could do.
 
 The second is the roofline model (Williams et al. 2009): an operator needs at least flops / (the machine's
-matrix-product speed) and at least bytes / (its memory bandwidth). Both limits are measured here, on this machine, with
-this number of threads.
+arithmetic speed) and at least bytes / (its memory bandwidth). Both limits are measured here, on this machine, with this
+number of threads. `nominal_gflops` says what the processor could do on paper.
 """
 
+import functools
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_c
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 aten = torch.ops.aten
-MATRIX_SIZE = 1024
+MATRIX_SIZES = (512, 1024, 2048)
+CONVOLVED = (2, 256, 28, 28)  # pixels of the convolution that is tried: batch, channels, height, width
 COPY_BYTES = 2**28  # larger than the caches
 REPEATS = 10
 _KINDS: dict[Any, str] = {
@@ -85,7 +89,7 @@ def _parameters(module: nn.Module) -> int:
 class Machine(NamedTuple):
     """The speed that this machine reaches."""
 
-    gflops: float  # 1e9 operations per second, in a product of two 1024 x 1024 matrices
+    gflops: float  # 1e9 operations per second, in the fastest of some matrix products and convolutions
     gigabytes: float  # 1e9 bytes per second, read and written, in a copy of 256 MiB
 
 
@@ -109,13 +113,39 @@ class _Call:
 
 
 def machine(dtype: torch.dtype = torch.float32) -> Machine:
-    """Measure the two limits with the present number of threads; takes about a second."""
-    left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(dtype) for _ in range(2))
+    """Measure the two limits with the present number of threads; takes a few seconds."""
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
-    product = _best(lambda: torch.mm(left, right))
     copy = _best(lambda: target.copy_(source))
-    return Machine(2 * MATRIX_SIZE**3 / product / 1e9, 2 * COPY_BYTES / copy / 1e9)
+    return Machine(max(_speeds(dtype)), 2 * COPY_BYTES / copy / 1e9)
+
+
+def _speeds(dtype: torch.dtype) -> Iterator[float]:
+    """1e9 operations per second of products of square matrices, and of a 3 x 3 convolution."""
+    for size in MATRIX_SIZES:
+        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+        yield 2 * size**3 / _best(functools.partial(torch.mm, left, right)) / 1e9
+    batch, channels, height, width = CONVOLVED
+    layer = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
+    pixels = torch.randn(CONVOLVED).to(dtype).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        yield 2 * 9 * channels**2 * batch * height * width / _best(lambda: layer(pixels)) / 1e9
+
+
+def nominal_gflops(threads: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> float | None:
+    """1e9 float32 operations per second on paper: threads x clock x 2 (an FMA is two) x lanes x 2 units.
+
+    The clock is what Linux says of the first core; a processor may run faster for a while, or slower under AVX-512, and
+    small ones have one unit. None where the system does not tell, or where the instruction set is not known here.
+    """
+    if not cpuinfo.is_file():
+        return None
+    text = cpuinfo.read_text()
+    clock, flags = (re.search(rf"^{name}\s*: (.+)$", text, re.MULTILINE) for name in ("cpu MHz", "flags"))
+    if clock is None or flags is None:
+        return None
+    lanes = next((lanes for flag, lanes in (("avx512f", 16), ("avx2", 8)) if flag in flags[1].split()), None)
+    return None if lanes is None else threads * float(clock[1]) / 1e3 * 2 * lanes * 2
 
 
 def shares(run: Callable[[Tensor], Tensor], example: Tensor, limits: Machine, *, repeats: int = REPEATS) -> list[Share]:

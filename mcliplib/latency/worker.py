@@ -56,6 +56,22 @@ def open_executorch(path: str | Path, threads: int = 1, precision: str = "float3
     return lambda inputs: method.execute([torch.from_numpy(np.ascontiguousarray(inputs))])[0].numpy()
 
 
+def open_litert(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
+    """A .tflite file in LiteRT, on the CPU, for one input at a time."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,), (features,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], inputs.astype(given["dtype"]))
+        interpreter.invoke()
+        return interpreter.get_tensor(features["index"])
+
+    return run
+
+
 def open_torch(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
     """A tower of ours or a peer's in PyTorch; the file is JSON with the arguments of `torch_run`."""
     import torch
@@ -71,6 +87,7 @@ LOADERS: dict[str, Callable[..., Run]] = {
     "onnxruntime": open_onnx,
     "openvino": open_openvino,
     "executorch": open_executorch,
+    "litert": open_litert,
     "torch": open_torch,
 }
 

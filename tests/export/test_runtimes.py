@@ -1,6 +1,7 @@
-"""OpenVINO and ExecuTorch: the same features, in their own runtimes."""
+"""OpenVINO and ExecuTorch: the same features, in their own runtimes. Core ML: converted."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -8,14 +9,22 @@ import torch
 
 import mcliplib
 from mcliplib.errors import UserError
-from mcliplib.export import export
+from mcliplib.export import export, load_exported
 from mcliplib.export.exporting import find_format
 
-CASES = [("openvino", "float32"), ("openvino", "float16"), ("executorch", "float32"), ("executorch", "float16")]
+CASES = [
+    ("openvino", "float32"),
+    ("openvino", "float16"),
+    ("executorch", "float32"),
+    ("executorch", "float16"),
+    ("litert", "float32"),
+    ("litert", "float16"),
+]
+PACKAGES = {"litert": "litert_torch", "coreml": "coremltools"}
 
 
 def needs(format):
-    package = importlib.util.find_spec(format)
+    package = importlib.util.find_spec(PACKAGES.get(format, format))
     return pytest.mark.skipif(package is None, reason=f"{format} is in requirements-runtimes.lock, not installed here")
 
 
@@ -24,7 +33,7 @@ def needs(format):
     ("format", "precision"), [pytest.param(*case, id="-".join(case), marks=needs(case[0])) for case in CASES]
 )
 def test_its_features_are_pytorchs(student, tmp_path, format, precision):
-    tower = "both" if format == "openvino" else ("image" if precision == "float32" else "text")  # it takes a minute
+    tower = ("image" if precision == "float32" else "text") if format == "executorch" else "both"  # it takes a minute
     card = export(student, tmp_path / "out", format, tower, precision)
     writer = find_format(format)
     size = student.config.image.image_size
@@ -51,11 +60,51 @@ def test_openvino_in_bytes(student, tmp_path):
     assert sum(one["bytes"] for one in card["towers"].values()) < 0.65 * 4 * parameters
 
 
+@pytest.mark.slow
+@needs("litert")
+def test_litert_in_bytes(student, tmp_path):
+    card = export(student, tmp_path / "out", "litert", precision="int8")
+    assert card["agreement"]["same_first"] > 0.75
+    parameters = sum(p.numel() for p in mcliplib.reparameterize(student).parameters())
+    assert sum(one["bytes"] for one in card["towers"].values()) < 0.35 * 4 * parameters
+
+
+@pytest.mark.slow
+@needs("coreml")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_core_ml_is_converted_and_says_that_nobody_ran_it(student, tmp_path, precision):
+    import coremltools
+
+    folder = tmp_path / "out"
+    card = export(student, folder, "coreml", precision=precision)
+    for name, (given, shape) in {"image": ("pixels", [1, 3, 48, 48]), "text": ("tokens", [1, 12])}.items():
+        package = folder / f"{name}.mlpackage"
+        spec = coremltools.models.MLModel(str(package), skip_model_load=True).get_spec()
+        (one,), (features,) = spec.description.input, spec.description.output
+        assert (one.name, list(one.type.multiArrayType.shape)) == (given, shape)
+        assert (features.name, list(features.type.multiArrayType.shape)) == ("features", [1, student.config.embed_dim])
+        verified = card["towers"][name]["verified"]
+        if sys.platform != "darwin":
+            assert verified["cannot_run"] == "Core ML runs on macOS only"
+            assert "converted only: Core ML runs on macOS only" in (folder / "README.md").read_text()
+        else:
+            assert verified["least_cosine"] > 0.999
+        parameters = sum(
+            part.numel() for part in getattr(mcliplib.reparameterize(student), f"{name}_encoder").parameters()
+        )
+        size = 4 if precision == "float32" else 2
+        assert size * parameters < card["towers"][name]["bytes"] < 1.3 * size * parameters + 100_000
+    if sys.platform != "darwin":
+        with pytest.raises(UserError, match="Core ML runs on macOS only"):
+            load_exported(folder)
+
+
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [
         pytest.param("openvino", {"precision": "bfloat16"}, "not written in bfloat16", marks=needs("openvino")),
         pytest.param("executorch", {"precision": "int8"}, "not written in int8", marks=needs("executorch")),
+        pytest.param("coreml", {"precision": "int8"}, "on macOS only", marks=needs("coreml")),
         pytest.param("openvino", {"preprocessing": True}, "only format onnx can", marks=needs("openvino")),
     ],
 )

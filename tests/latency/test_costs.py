@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mcliplib.latency import Machine, shares, tower_cost
+from mcliplib.latency import Machine, flops, machine, shares, tower_cost
+from mcliplib.latency.flops import nominal_gflops
 from mcliplib.layers import SelfAttention
 
 
@@ -35,3 +36,23 @@ def test_shares_by_kind_of_operator():
     assert rows["GELU"].bound == pytest.approx(gelu / 1e9 * 1e3)
     assert rows["other convolution"].gflop == pytest.approx(2 * 8 * 8 * 9 * 2 * 2 / 1e9)
     assert all(row.milliseconds > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cpu MHz\t\t: 2500.000\nflags\t\t: fpu avx2 avx512f amx_tile\n", 2 * 2.5 * 64),
+        ("cpu MHz\t\t: 3000.000\nflags\t\t: fpu avx avx2 fma\n", 2 * 3.0 * 32),
+        ("cpu MHz\t\t: 3000.000\nflags\t\t: fpu sse2\n", None),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", None),
+    ],
+)
+def test_the_speed_on_paper(tmp_path, text, expected):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert nominal_gflops(2, tmp_path / "cpuinfo") == (expected and pytest.approx(expected))
+    assert nominal_gflops(2, tmp_path / "nothing") is None
+
+
+def test_the_limits_are_those_of_the_fastest_kernel(monkeypatch):
+    monkeypatch.setattr(flops, "_speeds", lambda dtype: iter([1.0, 3.0, 2.0]))
+    assert machine().gflops == 3
