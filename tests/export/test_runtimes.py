@@ -1,6 +1,7 @@
 """OpenVINO and ExecuTorch: the same features, in their own runtimes. Core ML: converted."""
 
 import importlib.util
+import subprocess
 import sys
 
 import numpy as np
@@ -49,6 +50,27 @@ def test_its_features_are_pytorchs(student, tmp_path, format, precision):
         for batch in (1, 2, 7):
             cosines = (runtime(given[:batch].numpy()) * wanted[name][:batch].numpy()).sum(axis=1)
             assert np.all(cosines > 0.999)
+
+
+@pytest.mark.slow
+@needs("openvino")
+def test_models_of_openvino_may_go_in_any_order(student, tmp_path):
+    """With a signal handler there, the first signal after that ended the process."""
+    export(student, tmp_path / "out", "openvino")
+    program = f"""
+import signal, subprocess
+from pathlib import Path
+from mcliplib.export.openvino import load
+signal.signal(signal.SIGCHLD, lambda *_: None)
+folder = Path({str(tmp_path / "out")!r})
+first, second = load(folder / "image.xml"), load(folder / "text.xml")
+del first
+del second
+subprocess.run(["true"], check=True)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive")
 
 
 @pytest.mark.slow
