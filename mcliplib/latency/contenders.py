@@ -115,6 +115,8 @@ def _exports(
     for precision in precisions:
         stored = "float32" if precision == "bfloat16" else precision  # OpenVINO chooses when it loads
         path = folder / f"{format}-{stored}{writer.SUFFIX}"
+        if (format, precision) == ("openvino", "int8") and (other := folder / "onnx-int8.onnx").exists():
+            path = other  # the same layers in bytes; to find them again takes minutes
         if not path.exists():
             progress(f"writing {path.name}")
             writer.convert(plain, path, stored, calibration=calibration)
