@@ -41,8 +41,8 @@ def draw_dots(
             place = at + (_APART * (series.index(name) - (len(series) - 1) / 2) if len(row) > 1 else 0)
             values = [found.value] if isinstance(found, Interval) else found
             if isinstance(found, Interval):
-                axis.plot([found.low, found.high], [place, place], color=PALETTE["black"], lw=1.2)
-            axis.plot(values, [place] * len(values), marker, color=PALETTE[colour], ms=5, label=name)
+                axis.plot([found.low, found.high], [place, place], color=PALETTE["black"], lw=1.2, linestyle="-")
+            axis.plot(values, [place] * len(values), marker, color=PALETTE[colour], ms=5, linestyle="", label=name)
     if reference is not None:
         axis.axvline(reference, color=PALETTE["vermillion"], ls="--", lw=1)
     axis.set_yticks(range(len(rows)), list(rows))
