@@ -17,10 +17,9 @@ from mcliplib.data import load_samples
 from mcliplib.evaluate import Score, evaluate_suite
 from mcliplib.evaluate.intervals import DRAWS, interval, resampled_sums
 from mcliplib.evaluate.suite import score_values, suite_datasets
-from mcliplib.export.encoder import ExportedEncoder
 from mcliplib.export.onnx import to_proto
 from mcliplib.export.towers import TOWERS, Tower
-from mcliplib.export.verify import Runtime
+from mcliplib.export.verify import ExportedEncoder, Runtime
 from mcliplib.model import MobileCLIP
 from mcliplib.quantize.equalize import equalize
 from mcliplib.quantize.static import INTEGER, KINDS, Quantizer, executed, quantize_static

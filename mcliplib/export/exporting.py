@@ -26,7 +26,6 @@ import torch
 from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.errors import UserError
 from mcliplib.evaluate.suite import captions_and_pairs
-from mcliplib.export.encoder import ExportedEncoder
 from mcliplib.export.folder import CARD, Card, write_beside
 from mcliplib.export.towers import INPUTS, TOWERS, Tower, TowerName
 from mcliplib.export.verify import (
@@ -34,6 +33,7 @@ from mcliplib.export.verify import (
     LEAST_AGREEMENT,
     Agreement,
     CannotRun,
+    ExportedEncoder,
     Inputs,
     Runtime,
     agreement,

@@ -1,15 +1,18 @@
 """Whether an artefact computes what the model computes: the same pictures and texts through both.
 
+An artefact is run by its own runtime, as an `Encoder`: what can be measured of a model can be measured of it.
+
 The inputs are real ones, from the shipped sets, where there are any; else noise, with a warning.
 """
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,14 +21,19 @@ from mcliplib.data.reader import read_shards
 from mcliplib.errors import MissingFileError, UserError
 from mcliplib.evaluate import Retrieval, retrieval
 from mcliplib.evaluate.suite import captions_and_pairs
-from mcliplib.images import PictureError, read_picture
+from mcliplib.export.towers import TowerName
+from mcliplib.images import PictureError, as_rgb, read_picture
+from mcliplib.model import ModelConfig
+from mcliplib.preprocess import Preprocess
 from mcliplib.search.pictures import list_pictures
+from mcliplib.tokenizer import Tokenizer
 
 Runtime = Callable[[np.ndarray], np.ndarray]  # inputs [B, ...] -> features [B, D]
 LEAST_COSINE = {"float32": 0.9999, "float16": 0.999, "bfloat16": 0.999}
 LEAST_AGREEMENT = 0.75  # of int8: pictures that find the same text first
 BATCHES = (1, 2, 7)
 _PICTURES = 20
+_BATCH = 16
 _CALIBRATION = JUDGED = 300  # pictures
 _TEXTS = (
     "a photo of a dog",
@@ -53,6 +61,46 @@ class Inputs(NamedTuple):
     def images(self) -> list[Image.Image]:
         """The pictures."""
         return [sample.image for sample in self.samples]
+
+
+class ExportedEncoder:
+    """Towers as functions of arrays, with the model's preprocessing and tokenizer.
+
+    Args:
+        config: of the model.
+        runtimes: tower -> its inputs, float32 pixels [B, 3, H, W] or int64 tokens [B, T] -> features [B, D].
+        bytes_in: whether the image tower takes pictures as bytes, [B, height, width, 3].
+    """
+
+    def __init__(self, config: ModelConfig, runtimes: Mapping[TowerName, Runtime], *, bytes_in: bool = False) -> None:
+        self._runtimes, self._bytes_in = runtimes, bytes_in
+        self._preprocess = Preprocess(config.image.image_size, config.pixels)
+        self._tokenizer = Tokenizer(config.text.context_length, config.vocab)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Normalised features [N, D], float32.
+
+        Raises:
+            UserError: there is no image tower.
+        """
+        if self._bytes_in:
+            return self._features("image", [np.asarray(as_rgb(image))[None] for image in images])
+        parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+        return self._features("image", [torch.stack([self._preprocess(one) for one in part]).numpy() for part in parts])
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Normalised features [M, D], float32.
+
+        Raises:
+            UserError: there is no text tower.
+        """
+        return self._features("text", [part.numpy() for part in self._tokenizer(texts).split(_BATCH)])
+
+    def _features(self, tower: TowerName, batches: Sequence[np.ndarray]) -> Tensor:
+        if tower not in self._runtimes:
+            raise UserError(f"this export has no {tower} tower; export it with --tower both")
+        run = self._runtimes[tower]
+        return torch.from_numpy(np.concatenate([np.asarray(run(batch)) for batch in batches])).float()
 
 
 def find_inputs(count: int = _PICTURES, *, but: str | None = None) -> Inputs:
