@@ -18,7 +18,7 @@ from mcliplib.latency.peers import SEED, TowerKind, example_for, get_peer, peer_
 from mcliplib.latency.runtimes import Contender
 from mcliplib.latency.tuning import WAYS, prepare
 from mcliplib.model import MobileCLIP
-from mcliplib.presets import get_config, list_models
+from mcliplib.presets import get_config
 
 PEER_OF: dict[TowerKind, str] = {"image": "timm", "text": "open_clip"}
 OUR_WAYS = ("eager", "ahead_of_time", "ahead_of_time_bf16")
@@ -57,8 +57,12 @@ def torch_run(
 
 
 def seeded_model(name: str) -> MobileCLIP:
-    """A checkpoint, or a preset with random weights that reach the features; the same in every process."""
-    if name not in list_models():
+    """A checkpoint or "student", or a preset with random weights that reach the features, the same in every process.
+
+    Raises:
+        UserError: no such file, or no such preset.
+    """
+    if name == "student" or Path(name).suffix:
         return create_model(pretrained=name)
     torch.manual_seed(SEED)
     model = create_model(name)
