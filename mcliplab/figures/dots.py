@@ -46,7 +46,7 @@ def draw_dots(
     if reference is not None:
         axis.axvline(reference, color=PALETTE["vermillion"], ls="--", lw=1)
     axis.set_yticks(range(len(rows)), list(rows))
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel(xlabel)
     if len(series) > 1:
         handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
