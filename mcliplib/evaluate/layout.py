@@ -1,9 +1,12 @@
 """Evaluation sets in CLIP_benchmark's WebDataset layout, local or at a URL, encoded as they stream by.
 
-    wds_NAME/test/nshards.txt, 0.tar, 1.tar, ...      members of a sample: KEY.webp (or .jpg, .png) and
-    wds_NAME/classnames.txt                           KEY.cls, the class from 0 on; KEY.npy, numbers about the picture
-    wds_NAME/zeroshot_classification_templates.txt    with {c} in the class's place
-    wds_NAME/dataset_type.txt                         "retrieval": instead of classes KEY.txt, a caption a line
+A folder `wds_NAME` holds
+
+- `test/nshards.txt`, `0.tar`, `1.tar`, ...: members of a sample are `KEY.webp` (or `.jpg`, `.png`) and `KEY.cls`, the
+  class from 0 on; perhaps `KEY.npy`, numbers about the picture;
+- `classnames.txt`, a name a line;
+- `zeroshot_classification_templates.txt`, a prompt a line, with `{c}` in the class's place;
+- for retrieval, `dataset_type.txt` with the word "retrieval", and instead of classes `KEY.txt`, a caption a line.
 
 WinoGAViL, which CLIP_benchmark does not have in this layout, is "association": each candidate picture is a sample with
 KEY.json, `{"instance": ..., "cue": ..., "associated": true}`.
