@@ -6,7 +6,6 @@ its tower. Weights are random: they do not change the time. One model is in memo
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,14 +28,14 @@ TOWERS: tuple[TowerKind, ...] = ("image", "text")
 Towers = dict[TowerKind, tuple[nn.Module, Tensor]]  # and an input of each
 
 
-def published(path: Path = PUBLISHED) -> dict[str, dict[str, Any]]:
+def published() -> dict[str, dict[str, Any]]:
     """The published numbers of every released model, by its name.
 
     Returns:
         `imagenet` and `average38` in per cent, `phone_image_ms` and `phone_text_ms` of the release's README (for the
         ViTs, open_clip's table of results and the paper's times), and `app_ms` where the release's app says otherwise.
     """
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(json.loads(PUBLISHED.read_text(encoding="utf-8")))
 
 
 def models() -> list[str]:
