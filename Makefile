@@ -66,6 +66,7 @@ portable: env ## Run the changed chapters with other seeds, threads and instruct
 lint: env ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --quiet --isolated --select F821 book/*.ipynb
 	$(BIN)/mypy
 	$(BIN)/mypy book/_ext/*.py book/_tools/*.py
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
