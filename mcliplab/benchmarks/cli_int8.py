@@ -1,4 +1,4 @@
-"""`mcliplib benchmark int8`: what each step of quantizing costs and gives."""
+"""`mcliplib benchmark int8`: the cost and the gain of each step of quantizing."""
 
 import argparse
 import shlex

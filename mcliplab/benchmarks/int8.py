@@ -1,4 +1,4 @@
-"""What each step of quantizing an image tower to int8 costs and gives, on the evaluation suite, beside the float tower.
+"""The cost and the gain of each step of quantizing an image tower to int8, on the evaluation suite.
 
 The steps: one step size for each tensor; for each output channel; after equalization; and the whole recipe of
 `mcliplib export`, which also leaves sensitive layers in float and corrects biases. Ranges come from training pictures,
@@ -19,7 +19,8 @@ from mcliplib.evaluate.intervals import DRAWS, interval, resampled_sums
 from mcliplib.evaluate.suite import score_values, suite_datasets
 from mcliplib.export.onnx import to_proto
 from mcliplib.export.towers import TOWERS, Tower
-from mcliplib.export.verify import ExportedEncoder, Runtime
+from mcliplib.export.verify import ExportedEncoder
+from mcliplib.latency.worker import open_onnx
 from mcliplib.model import MobileCLIP
 from mcliplib.quantize.equalize import equalize
 from mcliplib.quantize.static import INTEGER, KINDS, Quantizer, executed, quantize_static
@@ -52,7 +53,9 @@ def measure(model: MobileCLIP, calibration: Float[np.ndarray, "n 3 h w"], *, sco
     whole = to_proto(Tower(model, "image"))
     values: dict[str, Any] = {"float": {"bytes": whole.ByteSize()} | _scores(wanted), "steps": {}}
     for name, made in steps(model, calibration, say):
-        quantized = ExportedEncoder(model.config, towers | {"image": runtime_of(made)})
+        quantized = ExportedEncoder(
+            model.config, towers | {"image": open_onnx(made.SerializeToString(), torch.get_num_threads())}
+        )
         cosine = (quantized.encode_images(pictures) * features).sum(dim=1)
         counts = executed(made)
         values["steps"][name] = {
@@ -86,17 +89,7 @@ def steps(model: MobileCLIP, calibration: np.ndarray, say: Say) -> Iterator[tupl
     yield "recipe", quantize_static(tower.encoder, to_proto(tower), calibration, progress=say).model
 
 
-def runtime_of(model: Any) -> Runtime:
-    """An `onnx.ModelProto` in ONNX Runtime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {session.get_inputs()[0].name: inputs})[0]
-
-
-def mean_change(
-    found: Mapping[str, Mapping[str, Score]], wanted: Mapping[str, Mapping[str, Score]]
-) -> dict[str, float]:
+def mean_change(found: Scores, wanted: Scores) -> dict[str, float]:
     """The difference of two models' means over the suite's tasks, with its paired 95% interval.
 
     Queries are drawn anew within each task, the same ones for both models; a task counts by the mean of its main

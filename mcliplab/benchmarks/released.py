@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mcliplib.export.towers import TOWERS
 from mcliplib.latency.contenders import seeded_model
 from mcliplib.latency.peers import TowerKind, example_for, tower_of
 from mcliplib.latency.timing import measure as measure_times
@@ -23,7 +24,6 @@ from mcliplib.results import RESULTS
 PUBLISHED = RESULTS.with_name("published_models.json")
 REFERENCE = "ViT-B-16"
 OPEN_CLIP = (REFERENCE, "ViT-B-32")
-TOWERS: tuple[TowerKind, ...] = ("image", "text")
 
 Towers = dict[TowerKind, tuple[nn.Module, Tensor]]  # and an input of each
 

@@ -90,13 +90,14 @@ def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
     """
     from mcliplib import list_models
     from mcliplib.evaluate import ModelEncoder
+    from mcliplib.export.folder import CARD
     from mcliplib.search.models import RANDOM, search_model
 
     if name.startswith("open_clip:"):
         from mcliplib.reinforce.teachers import make_teacher
 
         return make_teacher(name)
-    if (Path(name) / "card.json").is_file():
+    if (Path(name) / CARD).is_file():
         from mcliplib.export import load_exported
 
         return load_exported(name)

@@ -25,7 +25,7 @@ _PICTURES = 8  # calibrate int8: what it computes matters here less than that it
 
 def register(actions: Any) -> None:
     """Add the action."""
-    parser = actions.add_parser("runtimes", help="a tower in PyTorch, ONNX Runtime, OpenVINO and ExecuTorch")
+    parser = actions.add_parser("runtimes", help="a tower in PyTorch, ONNX Runtime, OpenVINO, ExecuTorch and LiteRT")
     parser.add_argument(
         "--model", default="mobileclip_s0", help="a model's name or a .safetensors checkpoint (default: %(default)s)"
     )
@@ -60,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     example = example_for(model, args.tower)
     wanted = tower_of(model, args.tower)(example).detach().numpy()
     with tempfile.TemporaryDirectory() as name:
-        pictures = tower_inputs(model, "image", calibration_inputs(args.calibrate, _PICTURES))
-        contenders = make_contenders(args.model, args.tower, Path(name), pictures, progress)
+        pictures = None
+        if args.tower == "image":
+            pictures = tower_inputs(model, "image", calibration_inputs(args.calibrate, _PICTURES))
+        contenders = make_contenders(args.model, model, args.tower, Path(name), pictures, progress)
         found = race(
             contenders, example.numpy(), Path(name), rounds=args.rounds, threads=args.threads, progress=progress
         )

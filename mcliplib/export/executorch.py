@@ -19,7 +19,7 @@ EXTRA = "runtimes"
 PRECISIONS = ("float32", "float16")
 REFUSED = {
     "bfloat16": "XNNPACK has no bfloat16 convolutions",
-    "int8": "quantization is done for onnx and openvino only so far",
+    "int8": "it is not done yet; onnx, openvino and litert have it",
 }
 
 

@@ -1,4 +1,4 @@
-"""What `mcliplib benchmark runtimes` compares: a tower in PyTorch and in every format, and the peer's likewise."""
+"""The contenders of `mcliplib benchmark runtimes`: a tower in PyTorch and in every format, and the peer's likewise."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -71,28 +71,33 @@ def seeded_model(name: str) -> MobileCLIP:
 
 
 def make_contenders(
-    model: str, tower: TowerKind, folder: Path, calibration: np.ndarray, progress: Callable[[str], None]
+    name: str,
+    model: MobileCLIP,
+    tower: TowerKind,
+    folder: Path,
+    calibration: np.ndarray | None,
+    progress: Callable[[str], None],
 ) -> list[Contender]:
     """Write a tower in all formats, and the peer's, as far as it has one and the formats' packages are there.
 
     Args:
-        model: a preset's name, or a checkpoint.
+        name: a preset's, or a checkpoint; other processes find the model by it.
+        model: `seeded_model(name)`.
         tower: which of the two.
         folder: to write to.
-        calibration: pixels [N, 3, H, W], for the image tower in int8.
+        calibration: pixels [N, 3, H, W], for the image tower in int8; None for the text tower.
         progress: told one line for each step.
     """
-    ours = seeded_model(model).eval()
-    plain = Tower(ours, tower)
+    plain = Tower(model, tower)
     peer = PEER_OF[tower]
     made: list[Contender] = []
-    if model in get_peer(peer).models:
-        made += [_in_torch(peer, folder, model=model, tower=tower, peer=peer)]
-        made += _peers_exports(peer, model, tower, folder, plain.example(1), progress)
+    if name in get_peer(peer).models:
+        made += [_in_torch(peer, folder, model=name, tower=tower, peer=peer)]
+        made += _peers_exports(peer, name, folder, plain.example(1), progress)
     for way in OUR_WAYS:
-        made.append(_in_torch(way, folder, model=model, tower=tower, way=way))
+        made.append(_in_torch(way, folder, model=name, tower=tower, way=way))
     for format, precisions in FORMATS.items():
-        made += _exports(plain, format, precisions, folder, calibration if tower == "image" else None, progress)
+        made += _exports(plain, format, precisions, folder, calibration, progress)
     return made
 
 
@@ -128,7 +133,7 @@ def _exports(
 
 
 def _peers_exports(
-    peer: str, model: str, tower: TowerKind, folder: Path, example: Tensor, progress: Callable[[str], None]
+    peer: str, model: str, folder: Path, example: Tensor, progress: Callable[[str], None]
 ) -> Iterator[Contender]:
     """The peer's tower in ONNX, for both runtimes that read it."""
     import onnx

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mcliplib.errors import UserError
+from mcliplib.export.exporting import size_of
 from mcliplib.latency import worker
 from mcliplib.latency.timing import Measurement, turns
 
@@ -46,7 +47,7 @@ class Contender:
 
 
 class Started(NamedTuple):
-    """What a contender's process told before the first turn.
+    """A contender's first answer, and the cost of its process.
 
     Attributes:
         seconds: from an empty process to the first features: imports, loading, compiling, one run.
@@ -108,7 +109,8 @@ def race(
                 progress(f"{contender.name}: {error}")
                 continue
             workers[contender.name] = one
-            features, size = np.array(told["features"]), size_of(contender.path)
+            features = np.array(told["features"])
+            size = size_of([contender.path, contender.path.with_suffix(".bin")])  # OpenVINO's weights
             started[contender.name] = Started(told["seconds"], features, None, size)
             progress(f"{contender.name}: first features after {told['seconds']:.1f} s")
         samples: dict[str, list[float]] = {name: [] for name in workers}
@@ -118,11 +120,6 @@ def race(
                 samples[name].append(told["milliseconds"])
             started[name] = started[name]._replace(peak_mb=told["peak_mb"])
     return Race(Measurement({name: tuple(values) for name, values in samples.items()}), started, failed)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of an artefact, with the weights that stand beside OpenVINO's."""
-    return sum(one.stat().st_size for one in {path, path.with_suffix(".bin")} if one.exists())
 
 
 class _Worker:

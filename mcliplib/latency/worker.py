@@ -25,14 +25,15 @@ import numpy as np
 Run = Callable[[np.ndarray], np.ndarray]  # inputs [B, ...] -> features [B, D]
 
 
-def open_onnx(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
-    """An ONNX file in ONNX Runtime, on the CPU; it computes in the precision that the file says."""
+def open_onnx(path: str | Path | bytes, threads: int = 1, precision: str = "float32") -> Run:
+    """An ONNX file, or its content, in ONNX Runtime, on the CPU; it computes in the precision that the file says."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    model = path if isinstance(path, bytes) else str(path)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda inputs: session.run(None, {name: inputs})[0]
 
