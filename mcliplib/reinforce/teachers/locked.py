@@ -170,6 +170,7 @@ class LockedTeacher:
             **({"tower_sha256": weights_sha256(self.tuned.state_dict())} if self.tuned else {}),
             **({"gate_sha256": weights_sha256(self.gate.state_dict())} if self.gate else {}),
             "image_size": str(self.image_size),
+            **({"kept": str(KEPT)} if self.tuned is None or self.gate is not None else {}),
             **{f"heads_{name}": value for name, value in about.items() if name != "image_size"},
         }
 
