@@ -1,11 +1,11 @@
 """`mcliplib benchmark int8`: the cost and the gain of each step of quantizing."""
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import Any
 
 from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplib.cli.common import command_line
 from mcliplib.cli.evaluate import MODEL
 
 
@@ -44,8 +44,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    flags = ["--model", args.model, *(["--random-weights"] if args.random_weights else [])]
-    flags += ["--calibrate", args.calibrate, "--pictures", str(args.pictures), "--record", args.record]
+    options = ("model", "random_weights", "calibrate", "pictures", "record")
     about = "bytes; cosine to the float features; shares with 95% intervals; change: of the mean over the tasks, paired"
     return results.record(
         args.record,
@@ -53,6 +52,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit={"float": about, "steps": about, "spread": "largest over median range of a layer's output channels"},
         n=args.pictures,
         seeds=[0],
-        command=shlex.join(["mcliplib", "benchmark", "int8", *flags]),
+        command=command_line("mcliplib benchmark int8", args, *options),
         seconds=seconds,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mcliplab.command import measure_and_record
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.reinforce.sample import EmbeddingDType
 
 _FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")
@@ -62,13 +62,12 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    flags = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in _FLAGS]
     return results.record(
         args.record,
         values,
         unit="milliseconds of a batch; samples a second in one thread; ratio of the times to the plain loader's",
         n=args.rounds,
         seeds=[0],
-        command=" ".join(["mcliplib benchmark loader --data", *args.data, *flags]),
+        command=command_line("mcliplib benchmark loader", args, "data", *_FLAGS),
         seconds=seconds,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplab.command import measure_and_record, say_on_stderr
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 
 
 def register(actions: Any) -> None:
@@ -51,14 +51,13 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    photos = f" --photos {args.photos}" if args.what == "photos" else ""
-    flags = f"{args.what}{photos} --samples {args.samples} --record {args.record}"
+    options = ["photos"] if args.what == "photos" else []
     return results.record(
         args.record,
         values,
         unit="MB at the peak, resident",
         n=args.photos if args.what == "photos" else args.samples,
         seeds=[0],
-        command=f"mcliplib benchmark memory {flags}",
+        command=command_line(f"mcliplib benchmark memory {args.what}", args, *options, "samples", "record"),
         seconds=seconds,
     )

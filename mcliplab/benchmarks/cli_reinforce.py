@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcliplab.command import measure_and_record
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +101,5 @@ def _print_parts(parts: "Mapping[str, Spread]", skipped: Mapping[str, str]) -> N
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    flags = [f"--{name} {getattr(args, name)}" for name in _FLAGS]
-    command = " ".join(["mcliplib benchmark reinforce --data", *args.data, *flags])
+    command = command_line("mcliplib benchmark reinforce", args, "data", *_FLAGS)
     return results.record(args.record, values, unit=_UNITS, n=args.rounds, seeds=[0], command=command, seconds=seconds)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplab.command import measure_and_record, say_on_stderr
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 
 
 def register(actions: Any) -> None:
@@ -47,6 +47,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit="ms: milliseconds for one picture or text (median, quartiles, p90); ratio: to open_clip's ViT-B-16",
         n=args.rounds,
         seeds=[0],
-        command=f"mcliplib benchmark released --rounds {args.rounds} --threads {args.threads} --record {args.record}",
+        command=command_line("mcliplib benchmark released", args, "rounds", "threads", "record"),
         seconds=seconds,
     )

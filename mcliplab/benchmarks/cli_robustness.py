@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplab.command import measure_and_record, say_on_stderr
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
 _UNITS = {
@@ -94,15 +94,12 @@ def _recorded(name: str) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    chosen = ["--kinds", *args.kinds] if args.kinds else []
-    chosen += ["--only", args.only] if args.only else []
-    command = ["mcliplib benchmark robustness", *chosen, f"--moments {args.moments} --record {args.record}"]
     return results.record(
         args.record,
         values,
         unit=_UNITS,
         n=values["kinds"]["all"]["tried"],
         seeds=[_SEED],
-        command=" ".join(command),
+        command=command_line("mcliplib benchmark robustness", args, "kinds", "only", "moments", "record"),
         seconds=sum(row["seconds"] for cases in values["cases"].values() for row in cases.values()),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mcliplab.command import measure_and_record, say_on_stderr
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
 
@@ -46,13 +46,12 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    flags = f"--pictures {args.pictures} --sizes {args.sizes} --queries {args.queries} --record {args.record}"
     return results.record(
         args.record,
         values,
         unit={"indexing": "a second; bytes", "queries": "ms; s; MB; recall of the 10 nearest of exact float32, 0 to 1"},
         n=args.queries,
         seeds=[0],
-        command=f"mcliplib benchmark search {flags}",
+        command=command_line("mcliplib benchmark search", args, "pictures", "sizes", "queries", "record"),
         seconds=seconds,
     )

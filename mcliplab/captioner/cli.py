@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
+from mcliplib.cli.common import command_line
 from mcliplib.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,6 +120,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit="shares of captions (right, says_the_real_caption, different) and of pictures (some_right, real_right)",
         n=1,
         seeds=[args.seed],
-        command=f"mcliplib captioner score --limit {args.limit} --seed {args.seed} --record {args.record}",
+        command=command_line("mcliplib captioner score", args, "limit", "seed", "record"),
         seconds=seconds,
     )

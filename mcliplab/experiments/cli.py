@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mcliplib.cli.common import command_line
 from mcliplib.errors import UserError
 
 
@@ -131,7 +132,7 @@ def _record_finetuned(args: argparse.Namespace, values: dict[str, Any], seconds:
         unit="share of right answers, with the ends of the 95% bootstrap interval",
         n=len(args.seeds),
         seeds=args.seeds,
-        command=f"mcliplib experiment finetune --runs {args.runs} --samples {args.samples} --record {args.record}",
+        command=command_line("mcliplib experiment finetune", args, "runs", "samples", "record"),
         seconds=seconds,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
 from mcliplab.experiments.folds import MOST_FOLDS
+from mcliplib.cli.common import command_line
 from mcliplib.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,13 +108,12 @@ def _record(args: argparse.Namespace, scores: "Scores", seconds: float) -> Path:
     from mcliplib.evaluate.suite import score_values
 
     values = {name: score_values(rows) for name, rows in scores.items()}
-    suite = [] if args.suite == "mini" else ["--suite", args.suite]
     return results.record(
         args.record,
         values,
         unit="share of n trials, with the ends of the 95% bootstrap interval",
         n=1,
         seeds=[settings.seed for settings in SETTINGS.values()],
-        command=" ".join(["mcliplib", "teachers", "score", *suite, "--record", args.record]),
+        command=command_line("mcliplib teachers score", args, "suite", "record"),
         seconds=seconds,
     )

@@ -1,7 +1,6 @@
 """`mcliplib benchmark latency|runtimes`, and the workshop's benchmarks: measurements on this machine."""
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mcliplib.cli import runtimes
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.cli.common import register as register_module
 from mcliplib.errors import UserError
 from mcliplib.results import check_name
@@ -124,15 +123,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
     from mcliplib.latency.peers import SEED
 
     unit = {name: UNITS["machine"] if name == "machine" else UNITS["tower"] for name in values}
-    return results.record(
-        args.record, values, unit=unit, n=args.rounds, seeds=[SEED], command=_command_line(args), seconds=seconds
-    )
-
-
-def _command_line(args: argparse.Namespace) -> str:
-    parts = ["mcliplib", "benchmark", "latency", "--model", args.model, "--tower", args.tower]
-    parts += ["--against", args.against] if args.against else []
-    parts += [f"--{flag}" for flag in ("tune", "roofline") if getattr(args, flag)]
-    for name in ("rounds", "threads", "batch", "record"):
-        parts += [f"--{name}", str(getattr(args, name))]
-    return shlex.join(parts)
+    options = ("model", "tower", "against", "tune", "roofline", "rounds", "threads", "batch", "record")
+    command = command_line("mcliplib benchmark latency", args, *options)
+    return results.record(args.record, values, unit=unit, n=args.rounds, seeds=[SEED], command=command, seconds=seconds)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import shlex
 from typing import Any
 
 from mcliplib.errors import UserError
@@ -13,6 +14,24 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
     for name, lowest in least.items():
         if getattr(args, name) < lowest:
             raise UserError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(args, name)}")
+
+
+def command_line(words: str, args: argparse.Namespace, *options: str) -> str:
+    """The command that repeats a measurement, for its record.
+
+    Args:
+        words: with which it begins, "mcliplib benchmark latency".
+        args: as parsed.
+        options: names of those to give again; one that is false, empty or None is left out.
+    """
+    parts = words.split()
+    for name in options:
+        value = getattr(args, name)
+        if value is None or value is False or value in ("", [], ()):
+            continue
+        values = value if isinstance(value, list | tuple) else [] if value is True else [value]
+        parts += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(parts)
 
 
 class Intermixed(argparse.ArgumentParser):

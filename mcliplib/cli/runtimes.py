@@ -1,14 +1,13 @@
 """`mcliplib benchmark runtimes`."""
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplib.cli.common import check_at_least
+from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.results import check_name
 
 if TYPE_CHECKING:
@@ -74,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
         from mcliplib.latency.peers import SEED
 
         seconds = time.perf_counter() - start
+        options = ("model", "tower", "calibrate", "rounds", "threads", "record")
+        command = command_line("mcliplib benchmark runtimes", args, *options)
         path = results.record(
-            args.record, values, unit=_UNIT, n=args.rounds, seeds=[SEED], command=_command(args), seconds=seconds
+            args.record, values, unit=_UNIT, n=args.rounds, seeds=[SEED], command=command, seconds=seconds
         )
         print(f"recorded in {path}")
     return 0
@@ -126,10 +127,3 @@ def _table(values: dict[str, Any]) -> str:
         )
     lines += [f"{name}: did not take part, {why}" for name, why in values["failed"].items()]
     return "\n".join(lines)
-
-
-def _command(args: argparse.Namespace) -> str:
-    parts = ["mcliplib", "benchmark", "runtimes"]
-    for name in ("model", "tower", "calibrate", "rounds", "threads", "record"):
-        parts += [f"--{name}", str(getattr(args, name))]
-    return shlex.join(parts)

@@ -1,5 +1,6 @@
 """The workshop's commands: there in a checkout; elsewhere one line says what they need."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mcliplib.cli import main
+from mcliplib import results
+from mcliplib.cli import build_parser, main
+from mcliplib.cli.common import command_line
 
 ROOT = Path(__file__).parents[2]
 WORKSHOP = [
@@ -86,3 +89,31 @@ def test_the_package_works_from_its_wheel(wheel: Path, tmp_path: Path) -> None:
         "assert mcliplib.reparameterize(model).encode_image(torch.rand(1, 3, 64, 64)).shape[0] == 1\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(wheel)}, check=True)
+
+
+@pytest.mark.parametrize("name", results.names())
+def test_the_command_of_each_record_is_one_that_the_command_line_takes(name: str) -> None:
+    program, *arguments = shlex.split(results.load(name)["command"])
+    if program == "mcliplib":
+        build_parser(arguments[0]).parse_args(arguments)
+    else:
+        assert program in ("make", "python")
+
+
+def test_a_recorded_command_is_what_was_typed() -> None:
+    typed = [
+        "mcliplib",
+        "benchmark",
+        "latency",
+        "--model",
+        "mobileclip_s0",
+        "--tune",
+        "--rounds",
+        "3",
+        "--threads",
+        "2",
+    ]
+    typed += ["--batch", "1", "--record", "a-name"]
+    args = build_parser("benchmark").parse_args(typed[1:])
+    options = ("model", "against", "tune", "roofline", "rounds", "threads", "batch", "record")
+    assert shlex.split(command_line("mcliplib benchmark latency", args, *options)) == typed
