@@ -22,12 +22,11 @@ from mcliplib.export.towers import TOWERS, Tower
 from mcliplib.export.verify import ExportedEncoder
 from mcliplib.latency.worker import open_onnx
 from mcliplib.model import MobileCLIP
-from mcliplib.quantize.equalize import equalize
+from mcliplib.quantize.equalize import EQUALIZED_ON, equalize
 from mcliplib.quantize.static import INTEGER, KINDS, Quantizer, executed, quantize_static
 from mcliplib.reparam import reparameterize
 
 MAIN = ("top1", "image_to_text_r1", "text_to_image_r1")  # of a task, in the suite's mean
-_EQUALIZED_ON = 64
 
 Say = Callable[[str], None]
 Scores = Mapping[str, Mapping[str, Score]]  # by task and metric
@@ -80,12 +79,12 @@ def steps(model: MobileCLIP, calibration: np.ndarray, say: Say) -> Iterator[tupl
         say(name)
         tower = Tower(model, "image")
         if equalized:
-            equalize(tower.encoder, torch.from_numpy(calibration[:_EQUALIZED_ON]))
+            equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
         quantizer = Quantizer(to_proto(tower), calibration, per_channel=per_channel, ranges="percentile")
         yield name, quantizer.quantized(quantizer.nodes)
     say("recipe")
     tower = Tower(model, "image")
-    equalize(tower.encoder, torch.from_numpy(calibration[:_EQUALIZED_ON]))
+    equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
     yield "recipe", quantize_static(tower.encoder, to_proto(tower), calibration, progress=say).model
 
 

@@ -6,7 +6,7 @@ Core ML's tools, which are among them. The extra `litert` adds 745 MB: jaxlib 34
 
 - `onnx`: float32, float16, bfloat16 (weights only; it computes in float32) and int8 are verified.
 - `openvino`: float32, float16 and int8 are verified; bfloat16 is refused (weights are float32, float16 or int8).
-- `executorch`: float32 and float16 are verified; bfloat16 is refused (XNNPACK has none), and int8 (not done yet).
+- `executorch`: float32, float16 and int8 are verified; bfloat16 is refused (XNNPACK has none).
 - `litert`: float32, float16 (weights only) and int8 (weights only) are verified; bfloat16 is refused.
 - `coreml`: float32 and float16 are converted, and verified on macOS, where Core ML runs; others are refused.
 """
@@ -50,7 +50,11 @@ from mcliplib.preprocess import Preprocess
 
 FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-CALIBRATED = ("onnx", "openvino")  # formats whose int8 image towers have ranges of activations, measured on pictures
+CALIBRATED = (
+    "onnx",
+    "openvino",
+    "executorch",
+)  # in int8 with ranges of activations, measured on pictures
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
 
 

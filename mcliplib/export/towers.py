@@ -61,11 +61,20 @@ class Tower(nn.Module):
 
     def exported(self, *, most: int | None = None) -> torch.export.ExportedProgram:
         """The tower as a graph of PyTorch's, for batches from 1 to `most` (None: any)."""
-        batch = torch.export.Dim("batch", min=1, max=most)
-        with torch.no_grad():
-            return torch.export.export(self, (self.example(),), dynamic_shapes=({0: batch},), strict=False)
+        return exported(self, self.example(most or 2), most)
 
     @torch.inference_mode()
     def reference(self, inputs: np.ndarray, batch: int = 16) -> np.ndarray:
         """Features [N, D] of inputs [N, ...], by PyTorch."""
         return np.concatenate([self(part).numpy() for part in torch.from_numpy(inputs).split(batch)])
+
+
+def exported(module: nn.Module, example: Tensor, most: int | None) -> torch.export.ExportedProgram:
+    """A module of one input as a graph of PyTorch's, for batches from 1 to `most` (None: any).
+
+    The example is as large as can be: ExecuTorch's lowering asks whether a batch has 16 items or more, and a graph that
+    was made of fewer would take no more than 15.
+    """
+    batch = torch.export.Dim("batch", min=1, max=most)
+    with torch.no_grad():
+        return torch.export.export(module, (example,), dynamic_shapes=({0: batch},), strict=False)

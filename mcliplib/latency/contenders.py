@@ -25,7 +25,7 @@ OUR_WAYS = ("eager", "ahead_of_time", "ahead_of_time_bf16")
 FORMATS = {
     "onnx": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "int8"),
-    "executorch": ("float32",),
+    "executorch": ("float32", "int8"),
     "litert": ("float32", "int8"),
 }
 _RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "litert": "litert"}

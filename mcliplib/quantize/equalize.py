@@ -16,6 +16,7 @@ from mcliplib.layers import SelfAttention, SqueezeExcite
 
 MOST = 8.0  # factor of a channel, up or down
 LEVELS = 127
+EQUALIZED_ON = 64  # pictures are enough to know the activations between
 Layer = nn.Conv2d | nn.Linear
 
 

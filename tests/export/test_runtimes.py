@@ -12,6 +12,7 @@ import mcliplib
 from mcliplib.errors import UserError
 from mcliplib.export import export, load_exported
 from mcliplib.export.exporting import find_format
+from mcliplib.export.towers import MOST_BATCH
 
 CASES = [
     ("openvino", "float32"),
@@ -38,8 +39,9 @@ def test_its_features_are_pytorchs(student, tmp_path, format, precision):
     card = export(student, tmp_path / "out", format, tower, precision)
     writer = find_format(format)
     size = student.config.image.image_size
-    pixels = torch.rand(7, 3, size, size, generator=torch.Generator().manual_seed(0))
-    tokens = mcliplib.get_tokenizer(student)(["a red flag", "", "a cat", "é", "two boats", "8", "long " * 90])
+    pixels = torch.rand(MOST_BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    texts = ["a red flag", "", "a cat", "é", "two boats", "8", "long " * 90, "a blue flag"]
+    tokens = mcliplib.get_tokenizer(student)(texts * (MOST_BATCH // len(texts)))
     with torch.inference_mode():
         wanted = {"image": student.encode_image(pixels, True), "text": student.encode_text(tokens, True)}
     for name, given in {"image": pixels, "text": tokens}.items():
@@ -47,7 +49,7 @@ def test_its_features_are_pytorchs(student, tmp_path, format, precision):
             continue
         assert card["towers"][name]["verified"]["least_cosine"] > (0.9999 if precision == "float32" else 0.999)
         runtime = writer.load(tmp_path / "out" / card["towers"][name]["file"])
-        for batch in (1, 2, 7):
+        for batch in (1, 2, 7, 16, MOST_BATCH):
             cosines = (runtime(given[:batch].numpy()) * wanted[name][:batch].numpy()).sum(axis=1)
             assert np.all(cosines > 0.999)
 
@@ -83,6 +85,18 @@ def test_openvino_in_bytes(student, tmp_path):
 
 
 @pytest.mark.slow
+@needs("executorch")
+def test_executorch_in_bytes(student, tmp_path):
+    card = export(student, tmp_path / "out", "executorch", precision="int8", calibration="openclipart")
+    assert card["agreement"]["same_first"] > 0.75
+    sizes = {name: one["bytes"] for name, one in card["towers"].items()}
+    folded = mcliplib.reparameterize(student)
+    floats = {name: 4 * sum(p.numel() for p in getattr(folded, f"{name}_encoder").parameters()) for name in sizes}
+    assert sizes["image"] < 0.4 * floats["image"]
+    assert sizes["text"] < 0.95 * floats["text"]  # the embedding stays in float
+
+
+@pytest.mark.slow
 @needs("litert")
 def test_litert_in_bytes(student, tmp_path):
     card = export(student, tmp_path / "out", "litert", precision="int8")
@@ -99,7 +113,8 @@ def test_core_ml_is_converted_and_says_that_nobody_ran_it(student, tmp_path, pre
 
     folder = tmp_path / "out"
     card = export(student, folder, "coreml", precision=precision)
-    for name, (given, shape) in {"image": ("pixels", [1, 3, 48, 48]), "text": ("tokens", [1, 12])}.items():
+    size, length = student.config.image.image_size, student.config.text.context_length
+    for name, (given, shape) in {"image": ("pixels", [1, 3, size, size]), "text": ("tokens", [1, length])}.items():
         package = folder / f"{name}.mlpackage"
         spec = coremltools.models.MLModel(str(package), skip_model_load=True).get_spec()
         (one,), (features,) = spec.description.input, spec.description.output
@@ -125,7 +140,8 @@ def test_core_ml_is_converted_and_says_that_nobody_ran_it(student, tmp_path, pre
     ("format", "options", "message"),
     [
         pytest.param("openvino", {"precision": "bfloat16"}, "not written in bfloat16", marks=needs("openvino")),
-        pytest.param("executorch", {"precision": "int8"}, "not written in int8", marks=needs("executorch")),
+        pytest.param("executorch", {"precision": "bfloat16"}, "not written in bfloat16", marks=needs("executorch")),
+        pytest.param("executorch", {"precision": "int8"}, "needs pictures to calibrate", marks=needs("executorch")),
         pytest.param("coreml", {"precision": "int8"}, "on macOS only", marks=needs("coreml")),
         pytest.param("openvino", {"preprocessing": True}, "only format onnx can", marks=needs("openvino")),
     ],
