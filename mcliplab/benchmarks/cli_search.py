@@ -1,4 +1,4 @@
-"""`mcliplib benchmark search`: pictures indexed in a second, and milliseconds of a query."""
+"""`mcliplib benchmark search`: what is found, pictures indexed in a second, and milliseconds of a query."""
 
 import argparse
 import tempfile
@@ -8,6 +8,8 @@ from typing import Any
 from mcliplab.command import measure_and_record, say_on_stderr
 from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
+
+_FOUND_IN = ("emoji-fluent-seen", "emoji-fluent-unseen")
 
 
 def register(actions: Any) -> None:
@@ -34,13 +36,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
-    from mcliplab.benchmarks.search import measure_indexing, measure_queries
+    from mcliplab.benchmarks.search import measure_finding, measure_indexing, measure_queries
 
     with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
         folder = Path(name)
+        finding = {name: measure_finding(folder, name, say_on_stderr) for name in _FOUND_IN}
         indexing = measure_indexing(folder, args.pictures, say_on_stderr)
         queries = {str(size): measure_queries(folder, size, args.queries, say_on_stderr) for size in args.counts}
-        return {"indexing": indexing, "queries": queries}
+        return {"finding": finding, "indexing": indexing, "queries": queries}
 
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
@@ -49,7 +52,11 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
     return results.record(
         args.record,
         values,
-        unit={"indexing": "a second; bytes", "queries": "ms; s; MB; recall of the 10 nearest of exact float32, 0 to 1"},
+        unit={
+            "finding": "share of captions with a right picture among the first 10",
+            "indexing": "a second; bytes",
+            "queries": "ms; s; MB; recall of the 10 nearest of exact float32, 0 to 1",
+        },
         n=args.queries,
         seeds=[0],
         command=command_line("mcliplib benchmark search", args, "pictures", "sizes", "queries", "record"),

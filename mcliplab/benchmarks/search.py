@@ -1,9 +1,10 @@
-"""How fast search is: pictures indexed in a second; queries of a thousand to a million vectors, with what they miss.
+"""How well the student searches, and how fast: pictures indexed in a second, queries of up to a million vectors.
 
 The pictures are real, the many vectors are simulated after theirs. Each way of asking runs in a process of its own, of
 which the operating system tells the memory.
 """
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from jaxtyping import Float
 
 from mcliplib.checkpoints import load_model
 from mcliplib.data import list_datasets, load_samples, shard_paths
+from mcliplib.data.export_folder import LIST, export_folder
 from mcliplib.data.reader import raw_samples
 from mcliplib.evaluate import ModelEncoder
 from mcliplib.search import Index
@@ -58,6 +60,28 @@ class Asked(NamedTuple):
     open_seconds: float
     peak_mb: float  # resident, with the files' pages that are mapped
     private_mb: float  # resident at the end, without them
+
+
+def measure_finding(folder: Path, name: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Ask an index of a set's pictures, as files, for each of its captions.
+
+    Args:
+        folder: to write to.
+        name: of an evaluation set.
+        say: told the result.
+
+    Returns:
+        How many captions were asked for, and the share of those with a right picture among the first `K`.
+    """
+    photos = export_folder(name, folder)
+    of_caption: dict[str, set[str]] = {}
+    for line in (photos / LIST).read_text(encoding="utf-8").splitlines():
+        picture = json.loads(line)
+        of_caption.setdefault(picture["caption"], set()).add(picture["file_name"])
+    index = Index.build(_MODEL, photos)
+    found = [any(hit.path.name in files for hit in index.query(caption, k=K)) for caption, files in of_caption.items()]
+    say(f"{name}: a right picture is among the first {K} for {np.mean(found):.1%} of {len(found)} captions")
+    return {"captions": len(found), "recall_at_10": float(np.mean(found))}
 
 
 def measure_indexing(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
