@@ -8,7 +8,7 @@ from mcliplib.viz.style import PALETTE, WIDTH
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOOKS = (("o", "blue"), ("s", "orange"), ("^", "green"))
+_LOOKS = (("o", "blue"), ("s", "orange"), ("^", "green"), ("D", "purple"))
 _HEIGHT = 0.34  # inches a row
 _APART = 0.24  # rows, between the series of one
 
