@@ -10,12 +10,14 @@ from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
 _FOUND_IN = ("emoji-fluent-seen", "emoji-fluent-unseen")
+_RELEASED, _SIDE = "random:mobileclip_s0", 640  # pixels, of pictures on web pages
 
 
 def register(actions: Any) -> None:
     """Add the action."""
     parser = actions.add_parser("search", help="pictures indexed in a second; queries of up to a million vectors")
     parser.add_argument("--pictures", type=int, default=4000, help="to index, at most (default: %(default)s)")
+    parser.add_argument("--released", type=int, default=1000, help="for S0 with random weights (default: %(default)s)")
     parser.add_argument("--sizes", default="1000,100000,1000000", help="numbers of vectors (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="for each way of asking (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where gigabytes may be written (default: a temporary folder)")
@@ -25,7 +27,7 @@ def register(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and record if wanted."""
-    check_at_least(args, pictures=1, queries=2)
+    check_at_least(args, pictures=1, released=1, queries=2)
     try:
         args.counts = [int(one) for one in args.sizes.split(",")]
     except ValueError:
@@ -42,8 +44,9 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         finding = {name: measure_finding(folder, name, say_on_stderr) for name in _FOUND_IN}
         indexing = measure_indexing(folder, args.pictures, say_on_stderr)
+        released = measure_indexing(folder, args.released, say_on_stderr, model=_RELEASED, side=_SIDE)
         queries = {str(size): measure_queries(folder, size, args.queries, say_on_stderr) for size in args.counts}
-        return {"finding": finding, "indexing": indexing, "queries": queries}
+        return {"finding": finding, "indexing": indexing, "released": released, "queries": queries}
 
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
@@ -55,10 +58,11 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit={
             "finding": "share of captions with a right picture among the first 10",
             "indexing": "a second; bytes",
+            "released": "a second; bytes; a released architecture with random weights, pictures as JPEGs",
             "queries": "ms; s; MB; recall of the 10 nearest of exact float32, 0 to 1",
         },
         n=args.queries,
         seeds=[0],
-        command=command_line("mcliplib benchmark search", args, "pictures", "sizes", "queries", "record"),
+        command=command_line("mcliplib benchmark search", args, "pictures", "released", "sizes", "queries", "record"),
         seconds=seconds,
     )

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 from jaxtyping import Float
 
+from mcliplab.benchmarks.pictures import web_jpeg
 from mcliplib.checkpoints import load_model
 from mcliplib.data import list_datasets, load_samples, shard_paths
 from mcliplib.data.export_folder import LIST, export_folder
@@ -84,29 +85,36 @@ def measure_finding(folder: Path, name: str, say: Callable[[str], None]) -> dict
     return {"captions": len(found), "recall_at_10": float(np.mean(found))}
 
 
-def measure_indexing(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Index real pictures; then again, where nothing has changed.
+def measure_indexing(
+    folder: Path, count: int, say: Callable[[str], None], *, model: str = _MODEL, side: int | None = None
+) -> dict[str, Any]:
+    """Index real pictures and ask for one; then again, where nothing has changed.
 
     Args:
         folder: to write to.
         count: pictures at most.
         say: told each result.
+        model: as `mcliplib search --model` takes it.
+        side: pixels of the longer side, to which the pictures are enlarged as JPEGs; as they are stored unless given.
     """
-    photos = folder / "photos"
+    photos = folder / f"photos-{side}"
     photos.mkdir(parents=True)
     for at, (key, content) in zip(range(count), _pictures(), strict=False):
-        (photos / f"{at:06d}-{key[:80]}.webp").write_bytes(content)
+        path = photos / f"{at:06d}-{key[:80]}.{'jpg' if side else 'webp'}"
+        path.write_bytes(web_jpeg(content, side) if side else content)
     begun = time.perf_counter()
-    index = Index.build(_MODEL, photos)
+    index = Index.build(model, photos)
     first = time.perf_counter() - begun
+    assert len(index.query("a red flag", k=K)) == min(K, len(index))
     time.sleep(2.5)  # until no file is so new that it is read again
     index.update()
     begun = time.perf_counter()
     index.update()
     again = time.perf_counter() - begun
     size = sum(path.stat().st_size for path in index.path.iterdir())
-    say(f"{len(index):,} pictures indexed in {first:.1f} s, found unchanged in {again:.2f} s")
+    say(f"{model}: {len(index):,} pictures indexed in {first:.1f} s, found unchanged in {again:.2f} s")
     return {
+        "model": model,
         "pictures": len(index),
         "pictures_per_second": len(index) / first,
         "unchanged_per_second": len(index) / again,

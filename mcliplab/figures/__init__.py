@@ -2,7 +2,14 @@
 
 from mcliplab.figures.accuracy_latency import draw_accuracy_latency
 from mcliplab.figures.dots import Interval, draw_dots
-from mcliplab.figures.explore import Explorer, explore_augmentation, explore_fold, explore_search, explore_targets
+from mcliplab.figures.explore import (
+    Explorer,
+    explore_augmentation,
+    explore_classes,
+    explore_fold,
+    explore_search,
+    explore_targets,
+)
 from mcliplab.figures.fold_steps import FoldStep, draw_fold_step, trace_fold
 from mcliplab.figures.slider import frames_slider
 from mcliplab.figures.source import show_source
@@ -18,6 +25,7 @@ __all__ = [
     "draw_fold_step",
     "draw_towers",
     "explore_augmentation",
+    "explore_classes",
     "explore_fold",
     "explore_search",
     "explore_targets",

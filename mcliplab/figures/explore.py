@@ -224,6 +224,39 @@ def explore_search(
     return Explorer(draw, controls, [{"text": phrase} for phrase in phrases], "search", captions)
 
 
+def explore_classes(model: MobileCLIP, pictures: Mapping[str, Image.Image], classes: Sequence[str]) -> Explorer:
+    """Class names in a text box, and how likely each one is for a picture.
+
+    Args:
+        model: in eval mode.
+        pictures: by the names of what they show; a static page shows all of them.
+        classes: stand in the box at first, with commas between; none of them holds a comma.
+    """
+    import ipywidgets
+
+    encoder = ModelEncoder(model)
+    features = dict(zip(pictures, encoder.encode_images(list(pictures.values())), strict=True))
+    controls = {
+        "picture": ipywidgets.Dropdown(options=list(pictures), description="picture"),
+        "text": ipywidgets.Text(value=", ".join(classes), description="classes", continuous_update=False),
+    }
+
+    def draw(picture: str, text: str) -> "tuple[Figure, str]":
+        import matplotlib.pyplot as plt
+
+        names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) or ["?"]
+        shares = (model.scale.item() * encoder.encode_texts(names) @ features[picture]).softmax(dim=0).tolist()
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.3 * len(names) + 1.5), width_ratios=(1, 2))
+        show_picture(left, pictures[picture])
+        right.barh([name.replace("$", r"\$") for name in names], [100 * share for share in shares])
+        right.invert_yaxis()
+        right.set(xlabel="probability, %", xlim=(0, 100))
+        said = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True))
+        return figure, f"A picture of {picture}, and the probability of each class: {said}."
+
+    return Explorer(draw, controls, [{"picture": name} for name in pictures], "picture", list(pictures))
+
+
 def _box(across: tuple[float, float], down: tuple[float, float], size: tuple[int, int]) -> Box:
     """The crop between these shares of the width and the height, of at least one pixel."""
     left, top = (min(int(share[0] * side), side - 1) for share, side in zip((across, down), size, strict=True))

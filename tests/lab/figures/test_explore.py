@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 
 import mcliplib
-from mcliplab.figures import explore_augmentation, explore_fold, explore_search, explore_targets, trace_fold
+from mcliplab.figures import (
+    explore_augmentation,
+    explore_classes,
+    explore_fold,
+    explore_search,
+    explore_targets,
+    trace_fold,
+)
 from mcliplib.layers import MobileOneBlock
 from mcliplib.reinforce.augment import OPS, Augmentation, Box, Op, magnitude_of, replay
 from tests.conftest import randomize_
@@ -119,3 +126,20 @@ def test_the_text_box_ranks_the_gallery(picture):
         text = model.encode_text(tokenizer(["a <red> flag costs $5"]), normalize=True)[0]
     expected = ", ".join(names[i] for i in (features @ text).topk(4).indices.tolist())
     assert alt(explorer).endswith(f"best first: {expected}.")
+
+
+def test_class_names_over_a_picture():
+    model = mcliplib.create_model("mobileclip_pico", image_size=64).eval()
+    pictures = {name: Image.new("RGB", (64, 64), name) for name in ("red", "green")}
+    explorer = explore_classes(model, pictures, ["a cat", "a dog"])
+    assert frames(explorer) == len(pictures)
+    explorer.controls["picture"].value = "green"
+    explorer.controls["text"].value = "a cat, , costs $5,a cat, a bird "
+    with torch.inference_mode():
+        feature = model.encode_image(mcliplib.get_preprocess(model)(pictures["green"])[None], normalize=True)
+        texts = model.encode_text(mcliplib.get_tokenizer(model)(["a cat", "costs $5", "a bird"]), normalize=True)
+    wanted = (model.scale.item() * feature @ texts.T).softmax(dim=1)[0]
+    said = ", ".join(f"{name} {share:.0%}" for name, share in zip(("a cat", "costs $5", "a bird"), wanted, strict=True))
+    assert alt(explorer).endswith(f"each class: {said}.")
+    explorer.controls["text"].value = " , "
+    assert "? 100%" in alt(explorer)
