@@ -14,13 +14,14 @@ from mcliplib.search import Index
 from mcliplib.search.graph import COVERED, FILE, Graph, build_graph, is_wanted, open_graph
 from mcliplib.search.vectors import Chunk, Entry, nearest, stored, write_chunk
 
-DIM, SIZE = 192, 1024
+DIM = load_model("student").config.embed_dim
+SIZE = 1024
 
 
 @pytest.fixture(scope="module")
 def real() -> tuple[np.ndarray, np.ndarray]:
     """The student's vectors of some pictures, and of their captions."""
-    samples = load_samples("gcompris-animals", side=96)
+    samples = load_samples("gcompris-animals", side=2 * load_model("student").config.image.image_size)
     encoder = ModelEncoder(load_model("student"))
     texts = encoder.encode_texts([one.caption for one in samples])
     return encoder.encode_images([one.image for one in samples]).numpy(), texts.numpy()

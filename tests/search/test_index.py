@@ -19,6 +19,8 @@ from mcliplib.search import Index, Text, search_model
 from mcliplib.search.index import HOME
 from tests.conftest import refused
 
+SIDE = 2 * load_model("student").config.image.image_size  # to which pictures are read
+
 
 def names(hits) -> list[str]:
     return [one.path.name for one in hits]
@@ -29,7 +31,7 @@ def test_texts_and_pictures_find_what_the_model_says(photos):
     index = Index.build("student", photos)
     encoder = ModelEncoder(load_model("student"))
     paths = sorted(photos.rglob("*.webp"))
-    features = torch.cat([encoder.encode_images([read_picture(path, side=96).image]) for path in paths])
+    features = torch.cat([encoder.encode_images([read_picture(path, side=SIDE).image]) for path in paths])
     expected = (features @ encoder.encode_texts(["a penguin"])[0]).tolist()
     hits = index.query("a penguin", k=100)
     assert len(hits) == len(index) == 12
@@ -42,7 +44,7 @@ def test_texts_and_pictures_find_what_the_model_says(photos):
 def test_a_picture_finds_itself_however_it_is_given(photos):
     index = Index.build("student", photos)
     path = photos / "deeper/04.webp"
-    for query in (path, str(path), read_picture(path, side=96).image):
+    for query in (path, str(path), read_picture(path, side=SIDE).image):
         best = index.query(query, k=1)[0]
         assert best.path == path
         assert best.score == pytest.approx(1.0, abs=1e-5)
@@ -59,9 +61,9 @@ def test_a_weighted_query_is_the_sum_of_its_parts(photos):
     index = Index.build("student", photos)
     encoder, path = ModelEncoder(load_model("student")), photos / "00.webp"
     bird, snow = encoder.encode_texts(["a bird", "snow"])
-    total = bird + 0.5 * encoder.encode_images([read_picture(path, side=96).image])[0] - 0.25 * snow
+    total = bird + 0.5 * encoder.encode_images([read_picture(path, side=SIDE).image])[0] - 0.25 * snow
     hits = index.query([("a bird", 1.0), (path, 0.5), ("snow", -0.25)], k=12)
-    alone = {one.path: encoder.encode_images([read_picture(one.path, side=96).image])[0] for one in hits}
+    alone = {one.path: encoder.encode_images([read_picture(one.path, side=SIDE).image])[0] for one in hits}
     for one in hits:
         assert one.score == pytest.approx(float(alone[one.path] @ total / total.norm()), abs=1e-4)
     with pytest.raises(UserError, match="cancel"):
@@ -281,16 +283,16 @@ def test_where_nothing_can_be_written_the_index_may_lie_elsewhere(photos, tmp_pa
 
 def test_another_model_is_told(photos, tmp_path):
     index = Index.build("student", photos)
-    with pytest.raises(UserError, match=r"was made by mobileclip_pico from student .*asked with mobileclip_nano"):
-        Index.build("random:mobileclip_nano", photos)
+    with pytest.raises(UserError, match=r"was made by mobileclip_nano from student .*asked with mobileclip_pico"):
+        Index.build("random:mobileclip_pico", photos)
     changed = load_model("student")
     with torch.no_grad():
         changed.text_encoder.embedding.weight[5] += 1e-3  # a word among thousands, by a little
     with pytest.raises(UserError, match="was made by"):
         Index.open(photos, changed)
-    other = Index.build("random:mobileclip_nano", photos, path=tmp_path / "other")
+    other = Index.build("random:mobileclip_pico", photos, path=tmp_path / "other")
     assert other.model.dim != index.model.dim
-    again = Index.build("random:mobileclip_nano", photos, rebuild=True)
+    again = Index.build("random:mobileclip_pico", photos, rebuild=True)
     assert again.report == (12, 0, 0, ())
     assert len(again.query("a bird")) == 12
 
