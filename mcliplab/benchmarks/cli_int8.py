@@ -22,7 +22,7 @@ def register(actions: Any) -> None:
     )
     parser.add_argument("--pictures", type=int, default=300, help="to calibrate on, at most (default: %(default)s)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +44,6 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    options = ("model", "random_weights", "calibrate", "pictures", "record")
     about = "bytes; cosine to the float features; shares with 95% intervals; change: of the mean over the tasks, paired"
     return results.record(
         args.record,
@@ -52,6 +51,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit={"float": about, "steps": about, "spread": "largest over median range of a layer's output channels"},
         n=args.pictures,
         seeds=[0],
-        command=command_line("mcliplib benchmark int8", args, *options),
+        command=command_line(args),
         seconds=seconds,
     )

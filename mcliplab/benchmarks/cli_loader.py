@@ -8,8 +8,6 @@ from mcliplab.command import measure_and_record
 from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.reinforce.sample import EmbeddingDType
 
-_FLAGS = ("samples", "picture_size", "batch", "image_size", "dtype", "rounds", "record")
-
 
 def register(actions: Any) -> None:
     """Add the action."""
@@ -26,7 +24,7 @@ def register(actions: Any) -> None:
     )
     parser.add_argument("--rounds", type=int, default=30, help="interleaved batches of each (default: %(default)s)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,6 +66,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit="milliseconds of a batch; samples a second in one thread; ratio of the times to the plain loader's",
         n=args.rounds,
         seeds=[0],
-        command=command_line("mcliplib benchmark loader", args, "data", *_FLAGS),
+        command=command_line(args),
         seconds=seconds,
     )

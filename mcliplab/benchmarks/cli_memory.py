@@ -19,7 +19,7 @@ def register(actions: Any) -> None:
     )
     parser.add_argument("--folder", type=Path, help="where gigabytes may be written (default: a temporary folder)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,13 +51,12 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    options = ["photos"] if args.what == "photos" else []
     return results.record(
         args.record,
         values,
         unit="MB at the peak, resident",
         n=args.photos if args.what == "photos" else args.samples,
         seeds=[0],
-        command=command_line(f"mcliplib benchmark memory {args.what}", args, *options, "samples", "record"),
+        command=command_line(args),
         seconds=seconds,
     )

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mcliplib.reinforce import Captioner
 
 _SHAPES = {"paper_10": (10, 5, (768, 768)), "paper_30": (30, 5, (768, 768)), "ours": (10, 5, (384, 384))}
-_FLAGS = ("pictures", "batch", "rounds", "captioner")
 _UNITS = {
     "milliseconds": "processor's milliseconds in one thread, for one picture, view, text, caption or sample",
     "pictures": "mean bytes and mean pixels of a picture",
@@ -35,7 +34,7 @@ def register(actions: Any) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="interleaved calls of each part (default: %(default)s)")
     parser.add_argument("--captioner", default="decoder", help="or none (default: %(default)s)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,5 +100,5 @@ def _print_parts(parts: "Mapping[str, Spread]", skipped: Mapping[str, str]) -> N
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    command = command_line("mcliplib benchmark reinforce", args, "data", *_FLAGS)
+    command = command_line(args)
     return results.record(args.record, values, unit=_UNITS, n=args.rounds, seeds=[0], command=command, seconds=seconds)

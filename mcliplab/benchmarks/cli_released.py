@@ -15,7 +15,7 @@ def register(actions: Any) -> None:
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's threads (default: %(default)s)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw accuracy and time, as the paper does (.svg)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +47,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit="ms: milliseconds for one picture or text (median, quartiles, p90); ratio: to open_clip's ViT-B-16",
         n=args.rounds,
         seeds=[0],
-        command=command_line("mcliplib benchmark released", args, "rounds", "threads", "record"),
+        command=command_line(args),
         seconds=seconds,
     )

@@ -26,7 +26,7 @@ def register(actions: Any) -> None:
     )
     parser.add_argument("--again", action="store_true", help="with --known: also what has failed in them")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +100,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit=_UNITS,
         n=values["kinds"]["all"]["tried"],
         seeds=[_SEED],
-        command=command_line("mcliplib benchmark robustness", args, "kinds", "only", "moments", "record"),
+        command=command_line(args),
         seconds=sum(row["seconds"] for cases in values["cases"].values() for row in cases.values()),
     )

@@ -22,7 +22,7 @@ def register(actions: Any) -> None:
     parser.add_argument("--queries", type=int, default=200, help="for each way of asking (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where gigabytes may be written (default: a temporary folder)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,6 +63,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         },
         n=args.queries,
         seeds=[0],
-        command=command_line("mcliplib benchmark search", args, "pictures", "released", "sizes", "queries", "record"),
+        command=command_line(args),
         seconds=seconds,
     )

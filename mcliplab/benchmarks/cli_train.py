@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mcliplib.reinforce import Teacher
 
 _DEFAULT = "default: %(default)s"
-_FLAGS = ("model", "image_size", "batch", "context", "trim", "rounds", "threads", "teachers", "record")
 _UNITS = {
     "samples_per_second": "pictures of training steps in a second, each with two captions (one where the name says so)",
     "milliseconds": "of a step",
@@ -66,7 +65,7 @@ def register(actions: Any) -> None:
         "--teachers", choices=["local", "none"], default="local", help=f"of the online steps ({_DEFAULT})"
     )
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -170,5 +169,5 @@ def _span(ratio: dict[str, float]) -> str:
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
     from mcliplib import results
 
-    command = command_line("mcliplib benchmark train", args, "data", *_FLAGS)
+    command = command_line(args)
     return results.record(args.record, values, unit=_UNITS, n=args.rounds, seeds=[0], command=command, seconds=seconds)

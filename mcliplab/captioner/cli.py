@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
     score.add_argument("--seed", type=int, default=0, help="of captions and pictures (default: %(default)s)")
     score.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     add_threads(score)
-    score.set_defaults(run=run_score)
+    score.set_defaults(run=run_score, parser=score)
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -120,6 +120,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
         unit="shares of captions (right, says_the_real_caption, different) and of pictures (some_right, real_right)",
         n=1,
         seeds=[args.seed],
-        command=command_line("mcliplib captioner score", args, "limit", "seed", "record"),
+        command=command_line(args),
         seconds=seconds,
     )

@@ -1,6 +1,7 @@
 """`mcliplib experiment list|run|world|finetune|show`: the experiments of the book, of many training runs each."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def register(commands: Any) -> None:
     tuned.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     tuned.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     tuned.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
-    tuned.set_defaults(run=run_finetune)
+    tuned.set_defaults(run=run_finetune, parser=tuned)
     show = actions.add_parser("show", help="scores of each variant over samples seen")
     show.add_argument("name", help="an experiment, or a .yaml file")
     show.add_argument("--output", type=Path, metavar="DIR", help="also look at the results in this folder")
@@ -132,7 +133,7 @@ def _record_finetuned(args: argparse.Namespace, values: dict[str, Any], seconds:
         unit="share of right answers, with the ends of the 95% bootstrap interval",
         n=len(args.seeds),
         seeds=args.seeds,
-        command=command_line("mcliplib experiment finetune", args, "runs", "samples", "record"),
+        command=command_line(args),
         seconds=seconds,
     )
 
@@ -167,7 +168,8 @@ def _record(args: argparse.Namespace) -> None:
     from mcliplab.experiments import load_plan
     from mcliplab.experiments.runner import record_plan
 
-    command = f"mcliplib experiment run {args.name} --output runs/{args.name} --record"
+    folder = f"runs/{Path(args.name).stem}"
+    command = shlex.join(["mcliplib", "experiment", "run", args.name, "--output", folder, "--record"])
     print(f"recorded in {record_plan(load_plan(args.name), args.output, command)}")
 
 

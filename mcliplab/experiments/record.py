@@ -1,6 +1,7 @@
 """A finished run as a record that the book quotes."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -79,4 +80,4 @@ def command_line(name: str, settings: TrainSettings) -> str:
             parts.append(flag if value else "--no-" + flag[2:])
         else:
             parts += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return " ".join(parts)
+    return shlex.join(parts)

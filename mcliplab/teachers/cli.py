@@ -48,7 +48,7 @@ def register(commands: Any) -> None:
     score.add_argument("--suite", default="mini", help="'mini' (all evaluation sets) or one data set's name")
     score.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     add_threads(score)
-    score.set_defaults(run=run_score)
+    score.set_defaults(run=run_score, parser=score)
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -114,6 +114,6 @@ def _record(args: argparse.Namespace, scores: "Scores", seconds: float) -> Path:
         unit="share of n trials, with the ends of the 95% bootstrap interval",
         n=1,
         seeds=[settings.seed for settings in SETTINGS.values()],
-        command=command_line("mcliplib teachers score", args, "suite", "record"),
+        command=command_line(args),
         seconds=seconds,
     )

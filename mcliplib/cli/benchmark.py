@@ -46,7 +46,7 @@ def _register_latency(actions: Any) -> None:
     latency.add_argument("--threads", type=int, default=2, help="PyTorch's threads (default: %(default)s)")
     latency.add_argument("--batch", type=int, default=1, help="images or texts at once (default: %(default)s)")
     latency.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    latency.set_defaults(run=run_latency)
+    latency.set_defaults(run=run_latency, parser=latency)
 
 
 def run_latency(args: argparse.Namespace) -> int:
@@ -123,6 +123,5 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
     from mcliplib.latency.peers import SEED
 
     unit = {name: UNITS["machine"] if name == "machine" else UNITS["tower"] for name in values}
-    options = ("model", "tower", "against", "tune", "roofline", "rounds", "threads", "batch", "record")
-    command = command_line("mcliplib benchmark latency", args, *options)
+    command = command_line(args)
     return results.record(args.record, values, unit=unit, n=args.rounds, seeds=[SEED], command=command, seconds=seconds)

@@ -16,22 +16,26 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(args, name)}")
 
 
-def command_line(words: str, args: argparse.Namespace, *options: str) -> str:
-    """The command that repeats a measurement, for its record.
+def command_line(args: argparse.Namespace) -> str:
+    """Return the command that repeats a measurement, for its record.
+
+    It gives every option that has a value, also one at its default: the record then stays right when a default changes.
 
     Args:
-        words: with which it begins, "mcliplib benchmark latency".
-        args: as parsed.
-        options: names of those to give again; one that is false, empty or None is left out.
+        args: as parsed, with the command's own `parser` (`parser.set_defaults(parser=parser)`).
     """
-    parts = words.split()
-    for name in options:
-        value = getattr(args, name)
+    parts: list[str] = args.parser.prog.split()
+    options: list[str] = []
+    for action in args.parser._actions:  # argparse has no public list of them
+        value = getattr(args, action.dest, None)
         if value is None or value is False or value in ("", [], ()):
             continue
-        values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        parts += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(parts)
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        if action.option_strings:
+            options += [action.option_strings[-1], *map(str, values)]
+        else:
+            parts += map(str, values)
+    return shlex.join(parts + options)
 
 
 class Intermixed(argparse.ArgumentParser):

@@ -36,7 +36,7 @@ def register(actions: Any) -> None:
     parser.add_argument("--rounds", type=int, default=50, help="turns of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         from mcliplib.latency.peers import SEED
 
         seconds = time.perf_counter() - start
-        options = ("model", "tower", "calibrate", "rounds", "threads", "record")
-        command = command_line("mcliplib benchmark runtimes", args, *options)
+        command = command_line(args)
         path = results.record(
             args.record, values, unit=_UNIT, n=args.rounds, seeds=[SEED], command=command, seconds=seconds
         )

@@ -100,20 +100,36 @@ def test_the_command_of_each_record_is_one_that_the_command_line_takes(name: str
         assert program in ("make", "python")
 
 
-def test_a_recorded_command_is_what_was_typed() -> None:
-    typed = [
-        "mcliplib",
-        "benchmark",
-        "latency",
-        "--model",
-        "mobileclip_s0",
-        "--tune",
-        "--rounds",
-        "3",
-        "--threads",
-        "2",
-    ]
-    typed += ["--batch", "1", "--record", "a-name"]
-    args = build_parser("benchmark").parse_args(typed[1:])
-    options = ("model", "against", "tune", "roofline", "rounds", "threads", "batch", "record")
-    assert shlex.split(command_line("mcliplib benchmark latency", args, *options)) == typed
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "benchmark latency --model mobileclip_s0 --tune --rounds 3 --threads 2 --batch 1 --record a-name",
+        "benchmark runtimes --tower text --record name",
+        "benchmark int8 --model mobileclip_pico --random-weights --record name",
+        "benchmark loader --data train tuxpaint-heldout --picture-size 0 --record name",
+        "benchmark memory stream --samples 600 --folder 'a folder' --record name",
+        "benchmark reinforce --captioner none --record name",
+        "benchmark released --threads 1 --picture drawn.svg --record name",
+        "benchmark robustness --kinds pictures lists --known one two --again --record name",
+        "benchmark search --sizes 20,300 --record name",
+        "benchmark train --teachers none --record name",
+        "captioner score --seed 3 --threads 2 --record name",
+        "experiment finetune --runs runs --variants plain --seeds 3 4 --threads 2 --record name",
+        "teachers score --threads 2 --record name",
+    ],
+)
+def test_a_recorded_command_is_what_was_typed(typed: str) -> None:
+    arguments = shlex.split(typed)
+    args = build_parser(arguments[0]).parse_args(arguments)
+    program, *recorded = shlex.split(command_line(args))
+    again = build_parser(arguments[0]).parse_args(recorded)
+    assert program == "mcliplib"
+    assert set(arguments) <= set(recorded)
+    assert {name: value for name, value in vars(again).items() if name != "parser"} == {
+        name: value for name, value in vars(args).items() if name != "parser"
+    }
+
+
+def test_a_recorded_command_holds_the_defaults_too() -> None:
+    args = build_parser("teachers").parse_args(["teachers", "score", "--record", "name"])
+    assert command_line(args) == "mcliplib teachers score --suite mini --record name --threads 1"
