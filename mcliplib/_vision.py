@@ -1,4 +1,7 @@
-"""The names that the package takes from timm and torchvision, imported after the cure of `_torchvision_compat`."""
+"""The names that the package takes from timm and torchvision, imported after the cure of `_torchvision_compat`.
+
+DropPath is timm's: one of our own would save nobody an installation, as open_clip needs timm in any case.
+"""
 
 from mcliplib._torchvision_compat import ensure_torchvision
 

@@ -1,4 +1,8 @@
-"""The functions most people start from: a model, its tokenizer, its preprocessing, by name."""
+"""The functions most people start from: a model, its tokenizer, its preprocessing, by name.
+
+The table of presets is a module of its own, `mcliplib.presets`, as reading a checkpoint needs it to tell which model a
+file holds: with the table here, this module and `mcliplib.checkpoints` would import each other.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -108,7 +108,12 @@ def ascii_name(text: str) -> str:
 
 
 def same_words(caption: str) -> str:
-    """A caption reduced to its words, for comparing: "A banana." and "banana" are the same."""
+    """Return a caption reduced to its words, for comparing: "A banana." and "banana" are the same.
+
+    Stricter than `mcliplib.data.concept_of`, which keeps articles and accents: here a caption that is missed would put
+    one thing into two sets. `concept_of` also decides by a hash which concepts the experiments hold out, so changing it
+    would change their recorded runs.
+    """
     return re.sub(r"^(an?|the|some)-", "", ascii_name(caption))
 
 

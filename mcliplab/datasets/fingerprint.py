@@ -5,6 +5,9 @@ are near-duplicates when both agree. White margins are cut first, so that the sa
 The hash of a plain shape (a disc, a heart, a sign on a purple tile) is mostly noise; there, the colour maps decide
 alone, when they differ by little against the ink in the fainter image.
 
+The package imagehash has such a hash, `phash`, but compares two pictures at a time, where one matrix product here
+compares all pairs of two sets, and it has no map of the colours. The tests use it as a second opinion.
+
 The limits were set by looking at the closest pairs of the training and evaluation sets. Below them stand the same
 symbols in two styles and copies of one picture; just above them the same thing drawn anew (two trumpets, two ears).
 """
@@ -51,7 +54,7 @@ def _trimmed_square(image: Image.Image) -> Image.Image:
     return page
 
 
-def _one(image: Image.Image) -> tuple[Array, Array]:
+def _fingerprint(image: Image.Image) -> tuple[Array, Array]:
     page = _trimmed_square(image)
     grey = np.asarray(page.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float32)
     basis = _dct_rows(32, 8)
@@ -63,7 +66,7 @@ def _one(image: Image.Image) -> tuple[Array, Array]:
 
 def fingerprints(images: Sequence[Image.Image]) -> Fingerprints:
     """Fingerprint each image."""
-    pairs = [_one(image) for image in images]
+    pairs = [_fingerprint(image) for image in images]
     if not pairs:
         return Fingerprints(np.zeros((0, 63), np.float32), np.zeros((0, 192), np.float32))
     return Fingerprints(np.stack([bits for bits, _ in pairs]), np.stack([colours for _, colours in pairs]))

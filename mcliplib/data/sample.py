@@ -27,7 +27,11 @@ class Sample:
 
 
 def concept_of(caption: str) -> str:
-    """The concept of a caption: equal for the same thing drawn in another style, or written with a full stop."""
+    """Return the concept of a caption: equal for the same thing drawn in another style, or written with a full stop.
+
+    "a banana" and "banana" stay two concepts. The sets were built with a stricter rule
+    (`mcliplab.datasets.draft.same_words`); this one must not change, as recorded runs hold concepts out by its hash.
+    """
     return caption.lower().strip(" .")
 
 

@@ -73,6 +73,10 @@ def gather(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     The gradient assumes that every process computes the same loss from what it gets here, the loss of the whole batch,
     and that the parameters' gradients are averaged afterwards (by `average_`, or by DistributedDataParallel).
 
+    `torch.distributed.nn.functional.all_gather` would do for equal parts only: it makes room for each process's rows in
+    the shape of its own. Its backward pass also sends every gradient to every process and adds up `world_size` equal
+    ones; ours gets the same number by a multiplication, and sends nothing.
+
     Args:
         tensors: [b, ...] each; b may differ between the processes, but is the same for all tensors of one.
 
