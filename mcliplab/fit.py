@@ -29,11 +29,11 @@ class FitSettings(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """Of AdamW."""
+        """Weight decay of AdamW."""
 
     @property
     def seed(self) -> int:
-        """Of the order, and of what the loss draws."""
+        """Seed of the rows' order and of the random numbers that the loss draws."""
 
 
 def fit(

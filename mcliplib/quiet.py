@@ -1,4 +1,4 @@
-"""Other libraries tell on stdout, in logs and in warnings what concerns only themselves."""
+"""Silence for other libraries, whose printed lines, log messages and warnings do not concern our users."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing of it is shown in the block; errors are."""
+    """Hide everything printed on stdout, logged up to WARNING, or warned about inside the block; errors still show."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

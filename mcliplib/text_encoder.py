@@ -69,7 +69,7 @@ class TokenRepMixer(nn.Module):
         return _as_tokens(self.block(_as_map(x)))
 
     def forward_at(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
-        """The output at one token of each sample, `at`: the channels of the others are not mixed."""
+        """Return the output at token `at` of each sample; the channels of the other tokens are not mixed."""
         mixed = self.block.token_mixer(_as_map(x))
         ffn = self.block.conv_ffn
         near = ffn.conv(mixed)
@@ -102,7 +102,7 @@ class FoldedTokenRepMixer(nn.Module):
         return _as_tokens(mixed + self.pointwise(self.conv(mixed)))
 
     def forward_at(self, x: Float[Tensor, "b t c"], at: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
-        """See TokenRepMixer.read."""
+        """Return the output at one token of each sample, as `TokenRepMixer.forward_at` does."""
         mixed = self.token_mixer(_as_map(x))
         near = self.conv(mixed)
         mixed, near = (token_at(_as_tokens(y), at)[:, :, None, None] for y in (mixed, near))

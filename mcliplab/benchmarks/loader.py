@@ -110,7 +110,7 @@ def _as_jpeg(members: Members, size: int) -> Members:
 
 
 def _extension(members: Members) -> str:
-    """Of a picture that is there."""
+    """Return the extension of the sample's picture, as "jpg"; "" where it has none."""
     return image_extension(members) or ""
 
 
@@ -134,7 +134,7 @@ def _reinforced(
 
 
 def _warm(batches: ReinforcedBatches) -> ReinforcedBatches:
-    """With all views made."""
+    """Make every stored view of every sample, so that no timed batch has to; return the batches."""
     for row in range(len(batches.samples)):
         for view in range(AUGMENTATIONS):
             batches.view(row, view)

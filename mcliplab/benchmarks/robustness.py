@@ -218,7 +218,7 @@ def watched(process: "subprocess.Popen[bytes]", begin: float, bounds: Bounds) ->
 
 
 def ended(process: "subprocess.Popen[bytes]", folder: Path, seconds: float, bounded: str = "") -> Ended:
-    """How a process ended that `started` began."""
+    """Return the status, output and seconds of a process that `started` began and that has ended."""
     out, err = ((folder / name).read_text(encoding="utf-8", errors="replace") for name in (".out", ".err"))
     return Ended(process.returncode, out, err, seconds, bounded)
 

@@ -240,7 +240,7 @@ def _online(
 
 
 def _inside(patch: Callable[[], AbstractContextManager[None]], contender: _Contender) -> _Contender:
-    """The same, with other kernels."""
+    """Return the contender with each of its steps run inside `patch`, which swaps some kernels for others."""
 
     def patched(number: int) -> float:
         with patch():

@@ -45,7 +45,9 @@ def caption_sources(samples: Sequence[_S], share: float) -> list[_S]:
 
 
 def wrong_captions(keys: Collection[str], share: float) -> dict[str, str]:
-    """Which pictures get another one's caption, and whose: key -> key. They pass them on in a ring.
+    """Choose the pictures that get another one's caption: key of the picture -> key of the one whose caption it gets.
+
+    The chosen pictures pass their captions on in a ring, so each of them gets one caption and gives one.
 
     The same keys give the same answer in any order, so plain and reinforced training see the same wrong captions.
 

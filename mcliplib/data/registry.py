@@ -34,7 +34,7 @@ class _Task(TypedDict):
 
 
 class _Card(TypedDict):
-    """Of `card.json`, what programs read."""
+    """The fields of `card.json` that programs read; the others are for people."""
 
     role: Literal["train", "eval"]
     shards: list[_Shard]

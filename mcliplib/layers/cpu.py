@@ -81,7 +81,7 @@ def _is_small(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def _outputs(length: int, kernel: int, stride: int, padding: int) -> int:
-    """Along one axis."""
+    """Return the length of a convolution's output along one axis, in pixels."""
     return (length + 2 * padding - kernel) // stride + 1
 
 

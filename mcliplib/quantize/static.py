@@ -97,7 +97,7 @@ class Quantizer:
         return quantizer.model.model
 
     def features(self, model: Any) -> Float[np.ndarray, "n d"]:
-        """Of the probes."""
+        """Return the features that the model gives for the probe pictures, [n, d]."""
         return _session(model).run(None, {model.graph.input[0].name: self._inputs})[0]
 
     def error(self, model: Any) -> float:

@@ -178,12 +178,12 @@ def check_input(before: Sequence[Json] | None, tasks: Sequence[Task], where: str
 
 
 def beginning(named: Json, tasks: Sequence[Task]) -> Json:
-    """The manifest of a run that is not finished."""
+    """Return the manifest of a run that has begun and has no shard yet: format, identity and inputs."""
     return {"format": _FORMAT, "status": "incomplete", "identity": named, "inputs": fingerprints(tasks)}
 
 
 def whole(named: Json, tasks: Sequence[Task], records: Mapping[int, Json], status: str) -> Json:
-    """The manifest of the shards that there are; of the others, it holds the skips that the survey knows."""
+    """Return the manifest of the finished shards, with every skip that is known, also those of unfinished shards."""
     done = [(task, records[task.index]) for task in tasks if task.index in records]
     skipped = [skip for task in tasks for skip in skips_of(task, records)]
     return {
@@ -204,7 +204,7 @@ def whole(named: Json, tasks: Sequence[Task], records: Mapping[int, Json], statu
 
 
 def skips_of(task: Task, records: Mapping[int, Json]) -> list[Json]:
-    """The shard's skips so far; all of them once it is done."""
+    """Return the shard's skips: those of the survey, or all of them once the shard is done."""
     if task.index in records:
         return list(records[task.index]["skipped"])
     return [dataclasses.asdict(skip) for skip in task.skips.values()]

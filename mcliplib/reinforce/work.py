@@ -94,7 +94,7 @@ def survey(sources: Sequence[Source], advance: Callable[[int], object] = lambda 
 
 
 def _repeated(sample: RawSample, image: bytes, keys: set[str], contents: set[bytes]) -> str:
-    """Why the sample is one too many, or nothing, and then it takes its place."""
+    """Return why the sample is a duplicate; "" for a new one, which is then noted in `keys` and `contents`."""
     content = hashlib.sha256(image + sample.caption.encode(errors="replace")).digest()[:16]
     if sample.key in keys:
         return "duplicate key"

@@ -122,13 +122,13 @@ class ReinforcedData:
         )
 
     def part_for(self, settings: TrainSettings) -> "ReinforcedData":
-        """The `part` that a run asks for."""
+        """Return the `part` of the set that the settings of a run name."""
         return self.part(views=settings.views, captions=settings.captions, teachers=settings.teachers)
 
     def part(
         self, *, views: int | None = None, captions: int | None = None, teachers: Sequence[int] | None = None
     ) -> "ReinforcedData":
-        """The same pictures with less about them, for ablations.
+        """Return the same pictures with fewer views, captions or teachers, for ablations.
 
         Args:
             views: the first so many augmentations; all if None.

@@ -22,7 +22,7 @@ LossOf = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor]  # of fe
 
 
 class DivergedError(UserError):
-    """A loss or gradient that is no number."""
+    """The loss or gradient is NaN or infinite."""
 
 
 def train_step(
@@ -44,7 +44,7 @@ def train_step(
         loss_of: see `loss_for`.
 
     Raises:
-        DivergedError: the loss or its gradient is not a number; the weights are still those before the step.
+        DivergedError: the loss or its gradient is NaN or infinite; the weights are still those before the step.
     """
 
     def encode(part: int) -> Sequence[Tensor]:

@@ -118,11 +118,16 @@ class Stream(IterableDataset):
 
     @property
     def readers(self) -> int:
-        """Of all processes."""
+        """Number of readers, of all processes together."""
         return self.processes * max(1, self.workers)
 
     def resumed(self, step: int, positions: Mapping[int, tuple[int, ...]]) -> "Stream":
-        """The same from a step on; where the readers were others, from the beginning of a new pass."""
+        """Return this stream, continued at `step`; if the number of readers has changed, it begins a new pass instead.
+
+        Args:
+            step: the number of the next step.
+            positions: reader -> its `Position`, as saved with the run; empty for a run that has none.
+        """
         turn = step % max(1, self.workers)
         if set(positions) == set(range(self.readers)):
             start = {reader: Position(*position) for reader, position in positions.items()}
@@ -133,7 +138,7 @@ class Stream(IterableDataset):
         return replace(self, epoch=epoch, turn=turn)
 
     def begun(self) -> dict[int, Position]:
-        """Where this process's readers begin."""
+        """Return the starting `Position` of each of this process's readers."""
         own = max(1, self.workers)
         readers = range(self.process * own, (self.process + 1) * own)
         return {reader: self.start.get(reader, Position(self.epoch)) for reader in readers}
@@ -323,7 +328,7 @@ def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
 def _read_pairs(shard: str) -> Iterator[RawSample]:
     report = ReadReport()
     yield from usable(TarSource(shard), report, _MOST_SKIPPED)
-    _say(report)
+    _log_skipped(report)
 
 
 def _read_reinforced(
@@ -334,10 +339,10 @@ def _read_reinforced(
         yield from read_reinforced(
             path, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims, report=report
         )
-    _say(report)
+    _log_skipped(report)
 
 
-def _say(report: ReadReport) -> None:
+def _log_skipped(report: ReadReport) -> None:
     if report.skipped or report.broken_shards:
         log.warning("left out: %s", report)
 

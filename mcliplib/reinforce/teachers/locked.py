@@ -205,7 +205,12 @@ class LockedTeacher:
 
 
 def tuned_features(features: LiteFeatures, tower: Mapping[str, Tensor]) -> LiteFeatures:
-    """The same with other weights; those of the classifier stay."""
+    """Return a copy of the features whose tower has these weights; its classifier keeps its own.
+
+    Args:
+        features: left as they are.
+        tower: some or all of the tower's weights, by name.
+    """
     own = copy.deepcopy(features)
     own.tower.load_state_dict(features.tower.state_dict() | dict(tower))
     return own
