@@ -32,7 +32,7 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(number)
 
 
-def say_on_stderr(line: str) -> None:
+def print_progress(line: str) -> None:
     """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)
 

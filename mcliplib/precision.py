@@ -27,7 +27,7 @@ def _multiplies_bfloat16(device_type: str) -> bool:
     if device_type != "cpu":
         return False
     if not hasattr(torch.cpu, "get_capabilities"):  # an older PyTorch (2.6 for one), which knows x86 only
-        told = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(ask() for ask in told if ask is not None)
+        probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(ask() for ask in probes if ask is not None)
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # Intel and AMD, Intel, Arm

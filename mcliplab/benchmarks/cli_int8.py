@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplab.command import measure_and_record, print_progress
 from mcliplib.cli.common import command_line
 from mcliplib.cli.evaluate import MODEL
 
@@ -38,7 +38,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
     model = seeded_model(args.model)
     pixels = tower_inputs(model, "image", calibration_inputs(args.calibrate, args.pictures))
-    return measure(model, pixels, scored=not args.random_weights, say=say_on_stderr)
+    return measure(model, pixels, scored=not args.random_weights, progress=print_progress)
 
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplab.command import measure_and_record, print_progress
 from mcliplib.cli.common import check_at_least, command_line
 
 
@@ -38,13 +38,15 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
         folder = Path(name)
         if args.what == "stream":
-            return measure_stream(folder, args.samples, say_on_stderr)
-        values = measure_photos(folder, args.photos, args.samples, say_on_stderr)
+            return measure_stream(folder, args.samples, print_progress)
+        values = measure_photos(folder, args.photos, args.samples, print_progress)
         student = load_model("student")
         cosines = measure_reduction(folder / "photos", ModelEncoder(student)).cosines
-        mean = sum(cosines) / len(cosines)
+        least, mean = min(cosines), sum(cosines) / len(cosines)
         values["reduced"] = {"pictures": len(cosines), "least_cosine": min(cosines), "mean_cosine": mean}
-        say_on_stderr(f"decoded reduced, {len(cosines)} pictures' features keep a cosine of {min(cosines):.4f} or more")
+        print_progress(
+            f"decoded reduced, {len(cosines)} pictures' features keep a cosine of {min(cosines):.4f} or more"
+        )
         return values
 
 

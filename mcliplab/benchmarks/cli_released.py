@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplab.command import measure_and_record, print_progress
 from mcliplib.cli.common import check_at_least, command_line
 
 
@@ -28,7 +28,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     from mcliplab.benchmarks.released import measure, published
     from mcliplab.figures.accuracy_latency import draw_accuracy_latency
 
-    values = measure(rounds=args.rounds, threads=args.threads, say=say_on_stderr)
+    values = measure(rounds=args.rounds, threads=args.threads, progress=print_progress)
     for name, row in values.items():
         image, text = row["image"], row["text"]
         print(f"{name:<18}{image['ms']['median']:>8.1f} + {text['ms']['median']:>6.1f} ms, over ViT-B-16's "

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplab.command import measure_and_record, print_progress
 from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
@@ -68,12 +68,12 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mcliplib-") as name, bad_server() as server:
         folder = Path(name)
         if wanted:
-            say_on_stderr("making good pictures, shards and a model to spoil ...")
+            print_progress("making good pictures, shards and a model to spoil ...")
             make_kit(folder / "kit")
         tried = robustness.try_cases(wanted, folder, folder / "kit", server)
         for number, (case, outcome) in enumerate(tried, 1):
             rows[case.kind][case.slug] = robustness.row_of(case, outcome)
-            say_on_stderr(
+            print_progress(
                 f"{number}/{len(wanted)} {case.kind}: {case.name}: {outcome.verdict} in {outcome.seconds:.0f} s; "
                 f"{outcome.fault and outcome.fault + ': '}{outcome.line}"
             )

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcliplab.command import measure_and_record, say_on_stderr
+from mcliplab.command import measure_and_record, print_progress
 from mcliplib.cli.common import check_at_least, command_line
 from mcliplib.errors import UserError
 
@@ -42,10 +42,10 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
         folder = Path(name)
-        finding = {name: measure_finding(folder, name, say_on_stderr) for name in _FOUND_IN}
-        indexing = measure_indexing(folder, args.pictures, say_on_stderr)
-        released = measure_indexing(folder, args.released, say_on_stderr, model=_RELEASED, side=_SIDE)
-        queries = {str(size): measure_queries(folder, size, args.queries, say_on_stderr) for size in args.counts}
+        finding = {name: measure_finding(folder, name, print_progress) for name in _FOUND_IN}
+        indexing = measure_indexing(folder, args.pictures, print_progress)
+        released = measure_indexing(folder, args.released, print_progress, model=_RELEASED, side=_SIDE)
+        queries = {str(size): measure_queries(folder, size, args.queries, print_progress) for size in args.counts}
         return {"finding": finding, "indexing": indexing, "released": released, "queries": queries}
 
 

@@ -28,30 +28,32 @@ from mcliplib.reparam import reparameterize
 
 MAIN = ("top1", "image_to_text_r1", "text_to_image_r1")  # of a task, in the suite's mean
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 Scores = Mapping[str, Mapping[str, Score]]  # by task and metric
 
 
-def measure(model: MobileCLIP, calibration: Float[np.ndarray, "n 3 h w"], *, scored: bool, say: Say) -> dict[str, Any]:
+def measure(
+    model: MobileCLIP, calibration: Float[np.ndarray, "n 3 h w"], *, scored: bool, progress: Progress
+) -> dict[str, Any]:
     """Every step's error, size and, for a trained model, its scores beside the float model's.
 
     Args:
         model: in eval mode.
         calibration: pixels.
         scored: whether its scores mean anything; of random weights only the features are compared.
-        say: told each step.
+        progress: told each step.
 
     Returns:
         `float` and `steps`, a record of each step; `spread`, as `spreads` gives it.
     """
     towers = {name: Tower(model, name).reference for name in TOWERS}
     plain = ExportedEncoder(model.config, towers)
-    wanted = evaluate_suite(plain, progress=say) if scored else {}
+    wanted = evaluate_suite(plain, progress=progress) if scored else {}
     pictures = [sample.image for sample in load_samples(suite_datasets("mini")[0])][:300]
     features = plain.encode_images(pictures)
     whole = to_proto(Tower(model, "image"))
     values: dict[str, Any] = {"float": {"bytes": whole.ByteSize()} | _scores(wanted), "steps": {}}
-    for name, made in steps(model, calibration, say):
+    for name, made in steps(model, calibration, progress):
         quantized = ExportedEncoder(
             model.config, towers | {"image": open_onnx(made.SerializeToString(), torch.get_num_threads())}
         )
@@ -64,28 +66,28 @@ def measure(model: MobileCLIP, calibration: Float[np.ndarray, "n 3 h w"], *, sco
             "float_layers": sum(counts.get(kind, 0) for kind in KINDS),
         }
         if scored:
-            found = evaluate_suite(quantized, progress=say)
+            found = evaluate_suite(quantized, progress=progress)
             values["steps"][name] |= _scores(found) | {"change": mean_change(found, wanted)}
     return values | {"spread": spreads(model)}
 
 
-def steps(model: MobileCLIP, calibration: np.ndarray, say: Say) -> Iterator[tuple[str, Any]]:
+def steps(model: MobileCLIP, calibration: np.ndarray, progress: Progress) -> Iterator[tuple[str, Any]]:
     """Name and quantized model of each step."""
     for name, per_channel, equalized in (
         ("per_tensor", False, False),
         ("per_channel", True, False),
         ("equalized", True, True),
     ):
-        say(name)
+        progress(name)
         tower = Tower(model, "image")
         if equalized:
             equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
         quantizer = Quantizer(to_proto(tower), calibration, per_channel=per_channel, ranges="percentile")
         yield name, quantizer.quantized(quantizer.nodes)
-    say("recipe")
+    progress("recipe")
     tower = Tower(model, "image")
     equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
-    yield "recipe", quantize_static(tower.encoder, to_proto(tower), calibration, progress=say).model
+    yield "recipe", quantize_static(tower.encoder, to_proto(tower), calibration, progress=progress).model
 
 
 def mean_change(found: Scores, wanted: Scores) -> dict[str, float]:

@@ -73,7 +73,7 @@ def _resident(process: psutil.Process) -> float:
     return total / 1e6
 
 
-def make_photos(folder: Path, count: int, say: Callable[[str], None]) -> None:
+def make_photos(folder: Path, count: int, progress: Callable[[str], None]) -> None:
     """Photographs as phones store them, of 12 to 49 megapixels, some turned; with a list of captions.
 
     A tenth of them are made; the others are their copies with another orientation and number in the EXIF data, which
@@ -92,7 +92,7 @@ def make_photos(folder: Path, count: int, say: Callable[[str], None]) -> None:
             payload = buffer.getvalue().replace(_exif(0), _exif(copy), 1)
             (folder / f"{copy:05d}.jpg").write_bytes(payload)
             lines.append(f'{copy:05d}.jpg,"{sample.caption}"')
-        say(f"{number + 1} of {different} photographs made")
+        progress(f"{number + 1} of {different} photographs made")
     (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -111,16 +111,16 @@ def _photo(sample: Sample, size: tuple[int, int], seed: int) -> Image.Image:
     return ImageChops.overlay(image, Image.merge("RGB", [grain] * 3))
 
 
-def measure_photos(folder: Path, count: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_photos(folder: Path, count: int, samples: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """From a folder of photographs to a trained model.
 
     Args:
         folder: for the photographs, the set and the run.
         count: photographs.
         samples: that training sees.
-        say: told of progress.
+        progress: told of progress.
     """
-    make_photos(folder / "photos", count, say)
+    make_photos(folder / "photos", count, progress)
     size = sum(path.stat().st_size for path in (folder / "photos").glob("*.jpg"))
     reinforce = (
         f"reinforce --input {folder}/photos --output {folder}/set --captions 0 --augmentations 2 --shard-size 100"
@@ -131,10 +131,10 @@ def measure_photos(folder: Path, count: int, samples: int, say: Callable[[str], 
     )
     values: dict[str, Any] = {"photographs": count, "bytes": size}
     for stage, command in (("reinforce", reinforce), ("train", train)):
-        say(f"{stage} ...")
+        progress(f"{stage} ...")
         ran = run_command(command.split())
         values[stage] = {"seconds": ran.seconds, "peak_mb": ran.peak_mb}
-        say(f"{stage}: {ran.seconds:.0f} s, at most {ran.peak_mb:,.0f} MB")
+        progress(f"{stage}: {ran.seconds:.0f} s, at most {ran.peak_mb:,.0f} MB")
     return values
 
 
@@ -169,13 +169,13 @@ def measure_reduction(folder: Path, encoder: Encoder) -> Reduction:
     return Reduction(cosines)
 
 
-def make_stream_set(folder: Path, count: int, say: Callable[[str], None]) -> None:
+def make_stream_set(folder: Path, count: int, progress: Callable[[str], None]) -> None:
     """Shards of many small pictures, each with a number's words for a caption."""
     rng = np.random.default_rng(0)
     for first in range(0, count, _PER_SHARD):
         numbers = range(first, min(first + _PER_SHARD, count))
         write_shard(folder / f"{first // _PER_SHARD:06d}.tar", [_small(number, rng) for number in numbers])
-    say(f"{count:,} small pictures made")
+    progress(f"{count:,} small pictures made")
 
 
 def _small(number: int, rng: np.random.Generator) -> tuple[str, dict[str, bytes]]:
@@ -184,18 +184,18 @@ def _small(number: int, rng: np.random.Generator) -> tuple[str, dict[str, bytes]
     return f"n{number:07d}", {"jpg": buffer.getvalue(), "txt": f"picture {number % 1000} of {number // 1000}".encode()}
 
 
-def measure_stream(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_stream(folder: Path, count: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """One pass of plain training over a set made for it, and the memory that it takes meanwhile.
 
     Args:
         folder: for the set and the run.
         count: samples in the set, all seen once.
-        say: told of progress.
+        progress: told of progress.
 
     Returns:
         The curve as [samples seen, resident MB], and its growth in MB from the first tenth of the run to the last.
     """
-    make_stream_set(folder / "shards", count, say)
+    make_stream_set(folder / "shards", count, progress)
     train = (
         f"train --data {folder}/shards --output {folder}/run --stream --shuffle 2000 --preset mobileclip_pico "
         f"--image-size 32 --context-length 16 --dtype float32 --samples {count} --batch-size 256 --save-every 100"
@@ -207,7 +207,7 @@ def measure_stream(folder: Path, count: int, say: Callable[[str], None]) -> dict
     curve = [(count * (at - begun) / training, size) for at, size in ran.curve if at > begun]
     tenth = max(1, len(curve) // 10)
     early, late = (float(np.median([size for _, size in part])) for part in (curve[tenth : 2 * tenth], curve[-tenth:]))
-    say(f"{early:,.0f} MB after a tenth of {count:,} samples, {late:,.0f} MB at the end")
+    progress(f"{early:,.0f} MB after a tenth of {count:,} samples, {late:,.0f} MB at the end")
     thin = curve[:: max(1, len(curve) // 100)]
     return {
         "samples": count,

@@ -43,18 +43,18 @@ def models() -> list[str]:
     return [name for name in published() if name in (*list_models(), *OPEN_CLIP)]
 
 
-def measure(*, rounds: int, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(*, rounds: int, threads: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Milliseconds of both towers of every model, for one picture and one text, and their ratio to the reference's.
 
     Args:
         rounds: turns of each.
         threads: PyTorch's.
-        say: told each model.
+        progress: told each model.
     """
     reference = open_clip_towers(REFERENCE)
     values: dict[str, Any] = {}
     for name in models():
-        say(name)
+        progress(name)
         towers = open_clip_towers(name) if name in OPEN_CLIP else our_towers(name)
         values[name] = {}
         for kind in TOWERS:

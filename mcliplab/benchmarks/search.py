@@ -63,13 +63,13 @@ class Asked(NamedTuple):
     private_mb: float  # resident at the end, without them
 
 
-def measure_finding(folder: Path, name: str, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_finding(folder: Path, name: str, progress: Callable[[str], None]) -> dict[str, Any]:
     """Ask an index of a set's pictures, as files, for each of its captions.
 
     Args:
         folder: to write to.
         name: of an evaluation set.
-        say: told the result.
+        progress: told the result.
 
     Returns:
         How many captions were asked for, and the share of those with a right picture among the first `K`.
@@ -81,19 +81,19 @@ def measure_finding(folder: Path, name: str, say: Callable[[str], None]) -> dict
         of_caption.setdefault(picture["caption"], set()).add(picture["file_name"])
     index = Index.build(_MODEL, photos)
     found = [any(hit.path.name in files for hit in index.query(caption, k=K)) for caption, files in of_caption.items()]
-    say(f"{name}: a right picture is among the first {K} for {np.mean(found):.1%} of {len(found)} captions")
+    progress(f"{name}: a right picture is among the first {K} for {np.mean(found):.1%} of {len(found)} captions")
     return {"captions": len(found), "recall_at_10": float(np.mean(found))}
 
 
 def measure_indexing(
-    folder: Path, count: int, say: Callable[[str], None], *, model: str = _MODEL, side: int | None = None
+    folder: Path, count: int, progress: Callable[[str], None], *, model: str = _MODEL, side: int | None = None
 ) -> dict[str, Any]:
     """Index real pictures and ask for one; then again, where nothing has changed.
 
     Args:
         folder: to write to.
         count: pictures at most.
-        say: told each result.
+        progress: told each result.
         model: as `mcliplib search --model` takes it.
         side: pixels of the longer side, to which the pictures are enlarged as JPEGs; as they are stored unless given.
     """
@@ -112,7 +112,7 @@ def measure_indexing(
     index.update()
     again = time.perf_counter() - begun
     size = sum(path.stat().st_size for path in index.path.iterdir())
-    say(f"{model}: {len(index):,} pictures indexed in {first:.1f} s, found unchanged in {again:.2f} s")
+    progress(f"{model}: {len(index):,} pictures indexed in {first:.1f} s, found unchanged in {again:.2f} s")
     return {
         "model": model,
         "pictures": len(index),
@@ -129,14 +129,14 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
                 yield key, members["webp"]
 
 
-def measure_queries(folder: Path, size: int, queries: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_queries(folder: Path, size: int, queries: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Ask an index of so many simulated vectors, in each way.
 
     Args:
         folder: to write to; a million vectors take 1.5 GB.
         size: vectors.
         queries: half of them texts, half pictures.
-        say: told each result.
+        progress: told each result.
     """
     pictures, texts = _real()
     asked = np.concatenate([texts[: queries // 2], pictures[: queries - queries // 2]])
@@ -166,7 +166,7 @@ def measure_queries(folder: Path, size: int, queries: int, say: Callable[[str], 
             "recall_texts": float(np.mean(shares[: queries // 2])),
             "recall_pictures": float(np.mean(shares[queries // 2 :])),
         }
-        say(f"{size:,} {way}: " + ", ".join(f"{name} {value:.3f}" for name, value in values[way].items()))
+        progress(f"{size:,} {way}: " + ", ".join(f"{name} {value:.3f}" for name, value in values[way].items()))
     return values
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
+from mcliplab.command import add_threads, measure_and_record, print_progress, use_threads
 from mcliplib.cli.common import command_line
 from mcliplib.errors import UserError
 
@@ -40,7 +40,7 @@ def run_train(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output}: is a file; name a folder for --output")
     use_threads(args.threads)
     start = time.perf_counter()
-    for path in train_captioner(args.output, progress=say_on_stderr):
+    for path in train_captioner(args.output, progress=print_progress):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"trained in {time.perf_counter() - start:.0f} s")
     return 0
@@ -65,7 +65,7 @@ def _judged(args: argparse.Namespace) -> dict[str, Any]:
     captioner, teacher = make_captioner("decoder"), Ensemble([make_teacher(spec) for spec in ENSEMBLE])
     values = {}
     for name in _SETS:
-        judged = judge(captioner, teacher, _drawn(name, args.limit, args.seed), seed=args.seed, progress=say_on_stderr)
+        judged = judge(captioner, teacher, _drawn(name, args.limit, args.seed), seed=args.seed, progress=print_progress)
         values[name] = _values(judged)
         print(_lines(name, values[name]), flush=True)
     return values

@@ -41,10 +41,10 @@ def train_captioner(
     paths = []
     for fold, index in enumerate(halves([sample.caption for sample in samples])):
 
-        def tell(epoch: int, loss: float, fold: int = fold) -> None:
+        def report(epoch: int, loss: float, fold: int = fold) -> None:
             progress(f"fold {fold}, epoch {epoch}: {loss:.3f} nats per token")
 
-        decoder = train_decoder(data.subset(index), config, settings, tell)
+        decoder = train_decoder(data.subset(index), config, settings, report)
         paths.append((output or data_root() / "captioner") / f"fold{fold}.safetensors")
         save_decoder(decoder, tokenizer, paths[-1])
     return paths

@@ -12,13 +12,15 @@ from mcliplab.datasets.packages import PACKAGES, obtain
 __all__ = ["build"]
 
 
-def build(output: Path, *, sources: Sequence[Path] = (), say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+def build(
+    output: Path, *, sources: Sequence[Path] = (), progress: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
     """Obtain the packages, build every set into ``output`` and return the cards.
 
     Args:
         output: the data folder; packages are kept in its ``.cache``.
         sources: folders with the packages already downloaded; without them the ordinary clients fetch them.
-        say: called with one line per step.
+        progress: called with one line per step.
 
     Raises:
         UserError: a client or resvg-py is missing, a package is missing or its checksum differs.
@@ -26,13 +28,13 @@ def build(output: Path, *, sources: Sequence[Path] = (), say: Callable[[str], No
     cache = output.resolve() / ".cache"
     folders = {}
     for package in PACKAGES:
-        say(f"checking {package.file}")
+        progress(f"checking {package.file}")
         folders[package.short] = obtain(package, cache, sources)
-    sets, dropped = assemble(folders, say)
+    sets, dropped = assemble(folders, progress)
     cards = []
     for name, info in CATALOGUE.items():
         card = write_set(output, name, info, sets[name], dropped.get(name, 0))
-        say(f"{name}: {card['count']:,} samples, {sum(shard['bytes'] for shard in card['shards']) / 1e6:.2f} MB")
+        progress(f"{name}: {card['count']:,} samples, {sum(shard['bytes'] for shard in card['shards']) / 1e6:.2f} MB")
         cards.append(card)
     (output / "README.md").write_text(index(cards), encoding="utf-8")
     return cards

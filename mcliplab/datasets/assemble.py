@@ -19,7 +19,7 @@ _TWINS = re.compile(r"\b(man|men|woman|women|person|people|boy|girl|o’clock|th
 Folders = Mapping[str, Path]
 
 
-def assemble(folders: Folders, say: Callable[[str], None]) -> tuple[dict[str, list[Draft]], dict[str, int]]:
+def assemble(folders: Folders, progress: Callable[[str], None]) -> tuple[dict[str, list[Draft]], dict[str, int]]:
     """All sets from the unpacked packages.
 
     Returns:
@@ -28,18 +28,18 @@ def assemble(folders: Folders, say: Callable[[str], None]) -> tuple[dict[str, li
     concepts = emoji.concepts(folders["emojibase"])
     styles: dict[str, list[Draft]] = {}
     for style, licence in _STYLES.items():
-        say(f"drawing the {style} emoji")
+        progress(f"drawing the {style} emoji")
         styles[style] = list(emoji.drafts(style, folders[style], concepts, licence))
     extras = list(emoji.openmoji_extras(folders["openmoji"], _STYLES["openmoji"]))
     styles["openmoji"] += extras
-    say("drawing OpenClipart")
+    progress("drawing OpenClipart")
     clipart = list(openclipart.drafts(folders["openclipart"]))
-    say("reading Tux Paint, GCompris and art4apps")
+    progress("reading Tux Paint, GCompris and art4apps")
     tux_train, tux_held = tuxpaint.split(tuxpaint.drafts(folders["tuxpaint"]))
     photo_train, animals, activities = gcompris.split(gcompris.drafts(folders["gcompris"]))
     words = list(art4apps.drafts(folders["pysiogame"]))
 
-    say("choosing the unseen concepts, dropping leaks")
+    progress("choosing the unseen concepts, dropping leaks")
     fluent = styles.pop("fluent")
     others = [*clipart, *tux_train, *photo_train, *extras]
     unseen = choose_unseen(fluent, [draft for style in styles.values() for draft in style], others)

@@ -26,4 +26,4 @@ def run_build(args: argparse.Namespace) -> None:
     """Rebuild the data folder."""
     from mcliplab.datasets import build
 
-    build(args.output or registry.data_root(), sources=args.sources, say=lambda line: print(line, flush=True))
+    build(args.output or registry.data_root(), sources=args.sources, progress=lambda line: print(line, flush=True))

@@ -62,15 +62,15 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_run(args: argparse.Namespace) -> int:
     """Do the runs that are not recorded; record them if wanted. A record to which nothing came stays as it was."""
-    from mcliplab.command import say_on_stderr, use_threads
+    from mcliplab.command import print_progress, use_threads
     from mcliplab.experiments import gather, load_plan, run_plan
     from mcliplib import results
 
     plan, share = load_plan(args.name), _share(args.share)
     use_threads(args.threads)
-    run_plan(plan, args.output, share=share, variants=args.variants, progress=say_on_stderr)
+    run_plan(plan, args.output, share=share, variants=args.variants, progress=print_progress)
     if gather(plan, args.output) == gather(plan, None):
-        say_on_stderr(
+        print_progress(
             f"nothing to add to the record in {results.folder()}; to repeat its runs, name another folder in "
             "MCLIPLIB_RESULTS"
         )
@@ -81,7 +81,7 @@ def run_run(args: argparse.Namespace) -> int:
 
 def run_world(args: argparse.Namespace) -> int:
     """Make the sets of a world, with as many folds as there are teachers."""
-    from mcliplab.command import say_on_stderr, use_threads
+    from mcliplab.command import print_progress, use_threads
     from mcliplab.experiments.world import World, make_world
     from mcliplib.reinforce.teachers import make_teacher
 
@@ -93,7 +93,7 @@ def run_world(args: argparse.Namespace) -> int:
         args.output,
         World(args.names, args.wrong, folds),
         lambda fold: make_teacher(f"tuned-lite0:{args.teachers / f'fold-{fold}.safetensors'}"),
-        say=say_on_stderr,
+        progress=print_progress,
     )
     return 0
 
@@ -109,11 +109,11 @@ def run_finetune(args: argparse.Namespace) -> int:
 def _finetuned(args: argparse.Namespace) -> dict[str, Any]:
     from statistics import fmean
 
-    from mcliplab.command import say_on_stderr
+    from mcliplab.command import print_progress
     from mcliplab.experiments.finetuning import SHARES, measure
 
     starts = {one: args.runs / f"{one}-{args.samples}-{{seed}}.safetensors" for one in args.variants}
-    values = measure(starts, args.seeds, say_on_stderr)
+    values = measure(starts, args.seeds, print_progress)
     for start, by_seed in values.items():
         rows = {name: [one[name]["value"] for one in by_seed.values()] for name in ("shots_1", "shots_16", "probe")}
         for share in map(str, SHARES):

@@ -36,8 +36,8 @@ class Run:
     holdout: float = 0.0
     wrong_captions: float = 0.0
 
-    def fingerprint(self) -> dict[str, Any]:
-        """The settings and shares as JSON gives them back: a result belongs to a run if they are equal."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings and shares as JSON gives them back; a recorded result with equal ones is this run's."""
         shares = {name: getattr(self, name) for name in _SHARES}
         return dict(json.loads(json.dumps(dataclasses.asdict(self.settings) | shares)))
 

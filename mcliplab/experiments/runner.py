@@ -29,7 +29,7 @@ from mcliplib.train.trainer import train
 
 Results = dict[str, dict[str, Any]]  # by run
 _CURVE_POINTS = 20
-_DEFAULTS = Run("", "", TrainSettings()).fingerprint()
+_DEFAULTS = Run("", "", TrainSettings()).as_json()
 
 
 def run_plan(
@@ -66,7 +66,7 @@ def run_plan(
         start = time.perf_counter()
         trained = train(run.settings, output / run.name, resume=True, data=data.of(run.settings))
         content = {
-            "settings": run.fingerprint(),
+            "settings": run.as_json(),
             "data_sha256": _shards_sha256(run.settings.data),
             "scores": data.scores(trained),
             "loss": trained.loss,
@@ -107,7 +107,7 @@ def _fits(result: Mapping[str, Any], run: Run) -> bool:
     Data that are not here, as a large set that was made for the experiment, are taken to be the same.
     """
     content = _shards_sha256(run.settings.data)
-    same_settings = {**_DEFAULTS, **result.get("settings", {})} == run.fingerprint()
+    same_settings = {**_DEFAULTS, **result.get("settings", {})} == run.as_json()
     return same_settings and content in (None, result.get("data_sha256"))
 
 

@@ -53,7 +53,7 @@ def make_world(
     teacher_of: Callable[[int], ScorableTeacher],
     *,
     samples: Sequence[Sample] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write `plain/fold-N.tar` and the reinforced sets `reinforced/fold-N`; what is there is not made again.
 
@@ -62,7 +62,7 @@ def make_world(
         world: its captions.
         teacher_of: the teacher that learned from all folds but this one.
         samples: the training pictures with full captions; all that are shipped unless given.
-        say: told of progress.
+        progress: told of progress.
     """
     named = list(samples if samples is not None else load_samples("train"))
     known = with_wrong_captions(with_vague_captions(named, world.names), world.wrong)
@@ -74,7 +74,7 @@ def make_world(
         shard_size=1000,
     )
     for fold in range(world.folds):
-        say(f"fold {fold + 1} of {world.folds}")
+        progress(f"fold {fold + 1} of {world.folds}")
         shard = output / "plain" / f"fold-{fold}.tar"
         own = [one for one in known if fold_of(one.key, world.folds) == fold]
         shard.parent.mkdir(parents=True, exist_ok=True)

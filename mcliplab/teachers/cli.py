@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcliplab.command import add_threads, measure_and_record, say_on_stderr, use_threads
+from mcliplab.command import add_threads, measure_and_record, print_progress, use_threads
 from mcliplab.experiments.folds import MOST_FOLDS
 from mcliplib.cli.common import command_line
 from mcliplib.errors import UserError
@@ -57,7 +57,7 @@ def run_train(args: argparse.Namespace) -> int:
 
     if not 0 <= args.wrong_captions <= 1:
         raise UserError(f"--wrong-captions must be from 0 to 1, got {args.wrong_captions}")
-    return _make(args, lambda: train_teachers(args.output, wrong_captions=args.wrong_captions, progress=say_on_stderr))
+    return _make(args, lambda: train_teachers(args.output, wrong_captions=args.wrong_captions, progress=print_progress))
 
 
 def run_tune(args: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def run_tune(args: argparse.Namespace) -> int:
 def _tuned(args: argparse.Namespace) -> list[Path]:
     from mcliplab.teachers.fit import tune_teachers
 
-    return tune_teachers(args.output, variants=args.variants, folds=args.folds, progress=say_on_stderr)
+    return tune_teachers(args.output, variants=args.variants, folds=args.folds, progress=print_progress)
 
 
 def _make(args: argparse.Namespace, make: Callable[[], list[Path]]) -> int:
@@ -96,7 +96,7 @@ def _scored(args: argparse.Namespace) -> "Scores":
     from mcliplab.teachers.scores import score_teachers
     from mcliplib.cli.evaluate import table
 
-    scores = score_teachers(args.suite, progress=say_on_stderr)
+    scores = score_teachers(args.suite, progress=print_progress)
     for name, rows in scores.items():
         print(f"== {name}\n{table(rows)}")
     return scores

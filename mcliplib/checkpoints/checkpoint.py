@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from mcliplib.checkpoints import formats
-from mcliplib.checkpoints.files import Contents, check_finite, read, read_header, write_safetensors, write_torch
+from mcliplib.checkpoints.files import (
+    Contents,
+    check_finite,
+    read_checkpoint,
+    read_header,
+    write_safetensors,
+    write_torch,
+)
 from mcliplib.checkpoints.fit import find_faults, identify, likely_cause
 from mcliplib.checkpoints.formats import config_from_json, config_to_json
 from mcliplib.checkpoints.wrappers import plain_names, unwrapped
@@ -89,7 +96,7 @@ def load_checkpoint(model: _Model, path: str | Path) -> _Model:
     """
     inner = unwrapped(model)
     path = locate(path, inner.config.name)
-    _fill(inner, read(path), path)
+    _fill(inner, read_checkpoint(path), path)
     return model
 
 
@@ -107,7 +114,7 @@ def load_model(path: str | Path, name: str | None = None, config: ModelConfig | 
         UserError: as `load_checkpoint`, or no preset fits.
     """
     path = locate(path, name)
-    contents = read(path)
+    contents = read_checkpoint(path)
     if "config" in contents.header:
         return _fill(_from_header(contents, path), contents, path)
     if config is None:

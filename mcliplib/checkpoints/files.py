@@ -30,7 +30,7 @@ class Contents(NamedTuple):
     header: dict[str, str]  # the strings beside the weights, in safetensors files and in a run's `last.pt`
 
 
-def read(path: Path) -> Contents:
+def read_checkpoint(path: Path) -> Contents:
     """A .safetensors file's contents, or those of a PyTorch file (any other suffix), on the CPU.
 
     Raises:

@@ -113,8 +113,10 @@ def table(comparison: Comparison) -> str:
     for name in sorted(timed, key=lambda name: comparison.measurement.spread(name).median):
         cosine = cosines.get(name)
         ratios = "".join(f"  {_span(comparison.measurement.ratio(name, to), 3):<26}" for to in comparison.references)
-        told = "" if cosine is None else f"{cosine:.6f}"
-        lines.append(f"  {name:<{width}}{_span(comparison.measurement.spread(name), 2)} {told:<9}{ratios}".rstrip())
+        cosine_text = "" if cosine is None else f"{cosine:.6f}"
+        lines.append(
+            f"  {name:<{width}}{_span(comparison.measurement.spread(name), 2)} {cosine_text:<9}{ratios}".rstrip()
+        )
     lines += [f"  {one.way.name}: dropped, {one.dropped}" for one in comparison.candidates if one.dropped is not None]
     lines.append(f"  folded: {comparison.cost.flops / 1e9:.2f} GFLOP, {comparison.cost.parameters:,} parameters")
     return "\n".join(lines)

@@ -103,22 +103,22 @@ def race(
         for contender in contenders:
             one = stack.enter_context(_worker(contender, folder / "example.npy", threads))
             try:
-                told = one.answer()
+                answer = one.answer()
             except UserError as error:
                 failed[contender.name] = str(error)
                 progress(f"{contender.name}: {error}")
                 continue
             workers[contender.name] = one
-            features = np.array(told["features"])
+            features = np.array(answer["features"])
             size = size_of([contender.path, contender.path.with_suffix(".bin")])  # OpenVINO's weights
-            started[contender.name] = Started(told["seconds"], features, None, size)
-            progress(f"{contender.name}: first features after {told['seconds']:.1f} s")
+            started[contender.name] = Started(answer["seconds"], features, None, size)
+            progress(f"{contender.name}: first features after {answer['seconds']:.1f} s")
         samples: dict[str, list[float]] = {name: [] for name in workers}
         for turn, name in turns(list(workers), _ROUNDS_BEFORE + rounds):
-            told = workers[name].take_turn()
+            answer = workers[name].take_turn()
             if turn >= _ROUNDS_BEFORE:
-                samples[name].append(told["milliseconds"])
-            started[name] = started[name]._replace(peak_mb=told["peak_mb"])
+                samples[name].append(answer["milliseconds"])
+            started[name] = started[name]._replace(peak_mb=answer["peak_mb"])
     return Race(Measurement({name: tuple(values) for name, values in samples.items()}), started, failed)
 
 
@@ -137,18 +137,18 @@ class _Worker:
             assert self._process.stderr is not None
             said = self._process.stderr.read().strip().splitlines() or ["it ended without a word"]
             raise UserError(said[-1])
-        told: dict[str, Any] = json.loads(line)
-        if "failed" in told:
-            raise UserError(told["failed"])
+        answer: dict[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise UserError(answer["failed"])
         self._signal("SIGSTOP")
-        return told
+        return answer
 
     def take_turn(self) -> dict[str, Any]:
         self._signal("SIGCONT")
-        self.tell({"runs": WARM})
+        self.send({"runs": WARM})
         return self.answer()
 
-    def tell(self, content: Mapping[str, Any]) -> None:
+    def send(self, content: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(content) + "\n")
         self._process.stdin.flush()
@@ -167,7 +167,7 @@ def _worker(contender: Contender, example: Path, threads: int) -> Iterator[_Work
     )
     try:
         one = _Worker(process)
-        one.tell(
+        one.send(
             {
                 "runtime": contender.runtime,
                 "path": str(contender.path),

@@ -158,15 +158,15 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) ->
         )
 
 
-def fingerprints(tasks: Sequence[Task]) -> list[Json]:
-    """The input as the manifest names it."""
-    return [{"name": task.source.name, "samples": task.count, "sha256": task.fingerprint} for task in tasks]
+def input_records(tasks: Sequence[Task]) -> list[Json]:
+    """Return the inputs as the manifest lists them: name, number of samples and SHA-256 of each."""
+    return [{"name": task.source.name, "samples": task.count, "sha256": task.sha256} for task in tasks]
 
 
 def check_input(before: Sequence[Json] | None, tasks: Sequence[Task], where: str) -> None:
     """Raises a UserError if the input is not that of the run's beginning; names may differ, samples may not."""
     then = [(one["samples"], one["sha256"]) for one in before or []]
-    now = [(task.count, task.fingerprint) for task in tasks]
+    now = [(task.count, task.sha256) for task in tasks]
     if before is None or then == now:
         return
     if len(then) != len(now):
@@ -179,7 +179,7 @@ def check_input(before: Sequence[Json] | None, tasks: Sequence[Task], where: str
 
 def beginning(named: Json, tasks: Sequence[Task]) -> Json:
     """Return the manifest of a run that has begun and has no shard yet: format, identity and inputs."""
-    return {"format": _FORMAT, "status": "incomplete", "identity": named, "inputs": fingerprints(tasks)}
+    return {"format": _FORMAT, "status": "incomplete", "identity": named, "inputs": input_records(tasks)}
 
 
 def whole(named: Json, tasks: Sequence[Task], records: Mapping[int, Json], status: str) -> Json:

@@ -1,6 +1,6 @@
 """The first pass over the input, and the work on one shard: decode, augment, ask the models in batches, write.
 
-The survey finds what is there, what is a fault or a duplicate, and a fingerprint of it all. It makes every shard's work
+The survey finds what is there, what is a fault or a duplicate, and the SHA-256 of it all. It makes every shard's work
 independent of the others: which of two equal samples stays is known before any starts.
 
 Batches are consecutive samples of the shard, so that the floats do not depend on how many threads there are or on which
@@ -41,7 +41,7 @@ class Task:
         source: where its samples are.
         count: samples there, faulty ones too.
         skips: position of each sample that is left out unseen -> its key and the reason.
-        fingerprint: SHA-256 of all samples of the source, in hexadecimal.
+        sha256: SHA-256 of all samples of the source, in hexadecimal.
         broken: why the source ends too early; empty where it does not.
     """
 
@@ -49,7 +49,7 @@ class Task:
     source: Source
     count: int
     skips: dict[int, Skip]
-    fingerprint: str
+    sha256: str
     broken: str = ""
 
     @property

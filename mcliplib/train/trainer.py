@@ -92,7 +92,7 @@ def update_(average: nn.Module, model: nn.Module, *, decay: float, step: int) ->
     The smaller d of the first steps keeps the random initial weights from counting for long, as in TensorFlow's
     ExponentialMovingAverage. Running statistics are averaged like weights; whole numbers are copied.
 
-    `torch.optim.swa_utils.AveragedModel` is not used: its exponential average (`get_ema_multi_avg_fn`) keeps d constant;
+    `torch.optim.swa_utils.AveragedModel` is not used: its exponential average (`get_ema_multi_avg_fn`) has one d;
     it averages either all buffers, BatchNorm's integer counters too, or none; and its state dict has other names than
     the model's. With a function of our own in it, nothing of it would be left but the copy and the loop below.
 

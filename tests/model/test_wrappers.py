@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import mcliplib
 from mcliplib import UserError
-from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.files import read_checkpoint
 from mcliplib.checkpoints.formats import to_format
 from tests.conftest import randomize_
 
@@ -92,7 +92,7 @@ def test_a_wrapped_model_is_saved_as_the_plain_one(model, wrap, format, tmp_path
     saved = [tmp_path / f"{name}.{'safetensors' if format == 'safetensors' else 'pt'}" for name in ("plain", "wrapped")]
     for one, path in zip((model, WRAPPERS[wrap](model)), saved, strict=True):
         mcliplib.save_checkpoint(one, path, format=format)
-    plain, wrapped = (read(path) for path in saved)
+    plain, wrapped = (read_checkpoint(path) for path in saved)
     assert wrapped.header == plain.header
     assert list(wrapped.tensors) == list(plain.tensors)
     assert all(torch.equal(wrapped.tensors[name], tensor) for name, tensor in plain.tensors.items())

@@ -85,7 +85,7 @@ def test_the_experiments_of_the_package_are_whole(name):
     runs = list(plan.runs())
     planned = sum(len(plan.budgets_of(variant)) for variant in plan.variants) * len(plan.seeds)
     assert len({run.name for run in runs}) == len(runs) == planned
-    assert len({json.dumps(run.fingerprint(), sort_keys=True) for run in runs}) == len(runs)
+    assert len({json.dumps(run.as_json(), sort_keys=True) for run in runs}) == len(runs)
 
 
 def test_a_plan_may_have_the_base_of_another(plan):
@@ -189,7 +189,7 @@ def test_a_record_to_which_nothing_came_stays(plan, tmp_path, capsys):
 
 def test_a_result_is_of_its_data_and_knows_no_newer_settings(plan, monkeypatch):
     run = next(load_plan(str(plan)).runs())
-    older = {name: value for name, value in run.fingerprint().items() if name != "multi_positive"}
+    older = {name: value for name, value in run.as_json().items() if name != "multi_positive"}
     result = {"settings": older, "data_sha256": module._shards_sha256(run.settings.data)}
     assert module._fits(result, run)
     assert not module._fits({**result, "data_sha256": "of another version"}, run)
