@@ -6,6 +6,8 @@ STAMP := $(VENV)/.made-from-lock
 RUNTIMES := $(VENV)/.runtimes-from-lock
 SITE := book/_build/html
 PORT ?= 8000
+# Keeps the lines of parallel targets together; macOS has a make too old to know it.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 # Threads that wait let other programs compute: on a busy machine that saves most of the time, and it changes no number.
 export OMP_WAIT_POLICY ?= PASSIVE
 # What `make quick` runs: behaviour of every room, none of the long trainings, subprocesses and largest models.
@@ -57,7 +59,7 @@ chapters: env # each one alone
 	$(BIN)/python -m pytest tests/notebooks
 
 quick: env ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint units
+	@$(MAKE) --no-print-directory --jobs 2 $(SYNC) lint units
 
 units: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(addprefix tests/, $(QUICK))
