@@ -1,10 +1,12 @@
 """The workshop's commands: there in a checkout; elsewhere one line says what they need."""
 
+import argparse
 import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,19 @@ from mcliplib.cli import build_parser, main
 from mcliplib.cli.common import command_line
 
 ROOT = Path(__file__).parents[2]
-WORKSHOP = [
+
+
+def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command of the workshop, as the whole command line registers them."""
+    actions = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, below in (actions[0] if actions else {}).items():
+        yield from commands(below, (*words, name))
+    if not actions and parser.get_default("run").__module__.startswith("mcliplab."):
+        yield words
+
+
+WORKSHOP = list(commands(build_parser()))
+WITH_ARGUMENTS = [
     ["teachers", "score", "--suite", "mini"],
     ["captioner", "train", "--output", "somewhere"],
     ["experiment", "--help"],
@@ -35,9 +49,15 @@ def no_workshop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcliplab", None)
 
 
-@pytest.mark.parametrize("arguments", WORKSHOP, ids=" ".join)
+def test_the_commands_of_the_workshop_are_all_found() -> None:
+    assert {"teachers", "captioner", "experiment", "compact", "data", "benchmark"} == {words[0] for words in WORKSHOP}
+    assert {("experiment", "world"), ("experiment", "finetune"), ("data", "build")} <= set(WORKSHOP)
+    assert {("benchmark", name) for name in ("int8", "memory", "released", "robustness", "search")} <= set(WORKSHOP)
+
+
+@pytest.mark.parametrize("arguments", [*WORKSHOP, *WITH_ARGUMENTS], ids=" ".join)
 def test_without_a_checkout_one_line_says_what_is_needed(
-    arguments: list[str], no_workshop: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: Sequence[str], no_workshop: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip()
