@@ -44,9 +44,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         cosines = measure_reduction(folder / "photos", ModelEncoder(student)).cosines
         least, mean = min(cosines), sum(cosines) / len(cosines)
         values["reduced"] = {"pictures": len(cosines), "least_cosine": least, "mean_cosine": mean}
-        print_progress(
-            f"decoded reduced, {len(cosines)} pictures' features keep a cosine of {min(cosines):.4f} or more"
-        )
+        print_progress(f"decoded reduced, {len(cosines)} pictures' features keep a cosine of {least:.4f} or more")
         return values
 
 

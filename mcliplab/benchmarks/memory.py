@@ -18,6 +18,7 @@ import psutil
 import torch
 from PIL import Image, ImageChops
 
+from mcliplab.benchmarks.robustness import resident
 from mcliplib import images
 from mcliplib.data import Sample, load_samples, write_shard
 from mcliplib.errors import UserError
@@ -54,23 +55,13 @@ def run_command(arguments: Sequence[str]) -> Ran:
     seen, curve = psutil.Process(process.pid), list[tuple[float, float]]()
     assert process.stderr is not None
     while process.poll() is None:
-        if size := _resident(seen):  # a process that is ending has none
-            curve.append((time.perf_counter() - begun, size))
+        if size := resident(seen):  # a process that is ending has none
+            curve.append((time.perf_counter() - begun, size / 1e6))
         time.sleep(_EVERY)
     said = process.stderr.read()
     if process.returncode:
         raise UserError(f"mcliplib {' '.join(arguments)}: ended with {process.returncode}: {said[-500:]}")
     return Ran(time.perf_counter() - begun, max((size for _, size in curve), default=0.0), curve)
-
-
-def _resident(process: psutil.Process) -> float:
-    total = 0
-    try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass
-    return total / 1e6
 
 
 def make_photos(folder: Path, count: int, progress: Callable[[str], None]) -> None:

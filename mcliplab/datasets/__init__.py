@@ -8,6 +8,7 @@ from mcliplab.datasets.assemble import assemble
 from mcliplab.datasets.cards import index, write_set
 from mcliplab.datasets.catalogue import CATALOGUE
 from mcliplab.datasets.packages import PACKAGES, obtain
+from mcliplib.files import write_text
 
 __all__ = ["build"]
 
@@ -36,5 +37,5 @@ def build(
         card = write_set(output, name, info, sets[name], dropped.get(name, 0))
         progress(f"{name}: {card['count']:,} samples, {sum(shard['bytes'] for shard in card['shards']) / 1e6:.2f} MB")
         cards.append(card)
-    (output / "README.md").write_text(index(cards), encoding="utf-8")
+    write_text(output / "README.md", index(cards))
     return cards

@@ -12,6 +12,7 @@ from mcliplab.datasets.draft import Draft
 from mcliplab.datasets.fingerprint import COLOUR_LIMIT, HASH_LIMIT, PLAIN_LIMIT
 from mcliplab.datasets.packages import BY_SHORT
 from mcliplib.data.shards import write_shard
+from mcliplib.files import write_text
 
 SHARD_SAMPLES = 2000
 _TEXTS = Path(__file__).parent / "licences"
@@ -43,10 +44,10 @@ def write_set(root: Path, name: str, info: Info, drafts: Sequence[Draft], droppe
         digest = hashlib.sha256(content).hexdigest()
         shards.append({"file": path.name, "samples": len(part), "bytes": len(content), "sha256": digest})
     card = make_card(name, info, drafts, dropped, shards)
-    (folder / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(readme(card), encoding="utf-8")
-    (folder / "LICENSE").write_text(licence_text(info.licences), encoding="utf-8")
-    (folder / "ATTRIBUTION.tsv").write_text(attribution(drafts), encoding="utf-8")
+    write_text(folder / "card.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", readme(card))
+    write_text(folder / "LICENSE", licence_text(info.licences))
+    write_text(folder / "ATTRIBUTION.tsv", attribution(drafts))
     return card
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcliplib.errors import UserError
+from mcliplib.files import new_folder
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,8 @@ def obtain(package: Package, cache: Path, sources: Sequence[Path] = ()) -> Path:
         )
     folder = cache / "unpacked" / f"{package.short}-{digest[:12]}"
     if not folder.is_dir():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _unpack(archive, partial)
-        partial.rename(folder)
+        with new_folder(folder) as partial:
+            _unpack(archive, partial)
     return folder
 
 

@@ -45,8 +45,8 @@ def test_a_command_that_fails_is_an_error() -> None:
 
 
 def test_a_command_that_is_ending_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = itertools.cycle([0.0, 7.0])
-    monkeypatch.setattr(memory, "_resident", lambda process: next(sizes))
+    sizes = itertools.cycle([0, 7_000_000])
+    monkeypatch.setattr(memory, "resident", lambda process: next(sizes))
     monkeypatch.setattr(memory, "_EVERY", 0.01)
     ran = memory.run_command(["--version"])
     assert {size for _, size in ran.curve} == {7.0}
