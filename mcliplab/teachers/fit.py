@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mcliplab.experiments.folds import fold_of
 from mcliplab.experiments.noise import with_wrong_captions
-from mcliplab.teachers.texts import WEIGHTS, caption_numbers, ways_to_say
-from mcliplab.teachers.training import HeadData, HeadSettings, train_heads
+from mcliplab.teachers.training import WEIGHTS, HeadData, HeadSettings, caption_numbers, train_heads, ways_to_say
 from mcliplab.teachers.tune import TuneData, TuneSettings, tune
 from mcliplab.teachers.views import image_views
 from mcliplib.checkpoints.files import write_safetensors

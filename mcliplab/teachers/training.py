@@ -1,6 +1,10 @@
-"""Training the heads: contrastive, on cached features; equal captions are all matches (2111.07991, 2004.11362)."""
+"""The heads' texts, and their training: contrastive, on cached features; equal captions are all matches.
 
-from collections.abc import Callable
+Locked towers with trained heads are those of 2111.07991, several matches in a batch those of 2004.11362.
+"""
+
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcliplab.fit import fit
+from mcliplib.data import Sample, concept_of
 from mcliplib.errors import UserError
 from mcliplib.reinforce.teachers.locked import Heads
+
+WEIGHTS = (0.5, 0.2, 0.2, 0.1)  # how often each of the ways is drawn
+_MOST_KEYWORDS = 6
 
 
 @dataclass(frozen=True)
@@ -122,3 +130,19 @@ def soft_cross_entropy(logits: Float[Tensor, "n m"], match: Float[Tensor, "n m"]
     """Mean cross-entropy of the rows; a row's target is its matches, scaled to sum to one."""
     target = match / match.sum(dim=1, keepdim=True)
     return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def ways_to_say(sample: Sample) -> tuple[str, str, str, str]:
+    """The caption, "a picture of ...", the caption with keywords, and the keywords (or the caption again)."""
+    caption = sample.caption
+    thing = re.sub(r"^(a|an|the)\s+", "", caption.rstrip("."), flags=re.IGNORECASE)
+    kind = "photo" if sample.meta.get("style") == "photo" else "drawing"
+    keywords = ", ".join(sample.meta.get("keywords", [])[:_MOST_KEYWORDS])
+    listed = f"{thing}, {keywords}" if keywords else caption
+    return caption, f"a {kind} of a {thing}.", listed, keywords or caption
+
+
+def caption_numbers(samples: Sequence[Sample]) -> list[int]:
+    """Equal numbers for equal captions, as `concept_of` compares them."""
+    known: dict[str, int] = {}
+    return [known.setdefault(concept_of(sample.caption), len(known)) for sample in samples]

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcliplab.fit import fit
-from mcliplab.teachers.texts import WEIGHTS, caption_numbers
-from mcliplab.teachers.training import both_ways, soft_cross_entropy, with_noise
+from mcliplab.teachers.training import WEIGHTS, both_ways, caption_numbers, soft_cross_entropy, with_noise
 from mcliplib.data import Sample
 from mcliplib.errors import UserError
 from mcliplib.optimization import BETAS_OF_CLIP
@@ -119,7 +118,7 @@ class TuneData:
 
     Attributes:
         samples: pictures.
-        texts: [N, K, 384], K ways of saying what is in each, drawn with `mcliplab.teachers.texts.WEIGHTS`.
+        texts: [N, K, 384], K ways of saying what is in each, drawn with `mcliplab.teachers.training.WEIGHTS`.
     """
 
     samples: Sequence[Sample]

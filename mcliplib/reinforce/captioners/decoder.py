@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from mcliplib.checkpoints.files import read, weights_sha256
+from mcliplib.checkpoints.files import read_checkpoint, weights_sha256
 from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import concept_of, data_root, list_datasets, load_samples
 from mcliplib.errors import UserError
@@ -159,7 +159,7 @@ def special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
 
 def _load(path: Path) -> tuple[CaptionDecoder, Tokenizer]:
     try:
-        found = read(path)
+        found = read_checkpoint(path)
         config, vocab = (read_json(found.header[name], name) for name in ("decoder", "vocab"))
         decoder = CaptionDecoder(fitted(config, DecoderConfig, "decoder"))
         decoder.load_state_dict(from_int8(found.tensors))

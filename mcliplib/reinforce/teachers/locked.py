@@ -20,7 +20,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from mcliplib.checkpoints.files import read, weights_sha256
+from mcliplib.checkpoints.files import read_checkpoint, weights_sha256
 from mcliplib.checkpoints.int8 import from_int8
 from mcliplib.data import data_root
 from mcliplib.errors import UserError
@@ -96,7 +96,7 @@ def load_trained(path: Path) -> Trained:
         UserError: no such file, or not one that `mcliplab.teachers.fit.save_trained` wrote.
     """
     try:
-        found = read(path)
+        found = read_checkpoint(path)
         about = fitted(read_json(found.header["heads"], "heads"), dict[str, Any], "heads")
         heads = Heads(image_hidden=int(about["image_hidden"]), text_hidden=int(about["text_hidden"]))
         if not 1 <= int(about.get("image_size", IMAGE_SIZE)) <= MOST_PIXELS:

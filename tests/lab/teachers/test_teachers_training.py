@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from mcliplab.teachers.fit import save_trained
-from mcliplab.teachers.texts import caption_numbers, ways_to_say
-from mcliplab.teachers.training import HeadData, HeadSettings, soft_cross_entropy, train_heads
+from mcliplab.teachers.training import (
+    HeadData,
+    HeadSettings,
+    caption_numbers,
+    soft_cross_entropy,
+    train_heads,
+    ways_to_say,
+)
 from mcliplab.teachers.views import image_views
 from mcliplib.cli import main
 from mcliplib.data import Sample
