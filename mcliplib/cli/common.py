@@ -13,7 +13,8 @@ def check_at_least(args: argparse.Namespace, **least: int) -> None:
     """Raises a UserError that names the first option that is below its least value."""
     for name, lowest in least.items():
         if getattr(args, name) < lowest:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(args, name)}")
+            option = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} must be at least {lowest}, got {getattr(args, name)}")
 
 
 def command_line(args: argparse.Namespace) -> str:

@@ -116,7 +116,6 @@ def parsed(
         UserError: there is no query, or a sign without one.
     """
     from mcliplib.search import Text
-    from mcliplib.search.pictures import is_picture_file
 
     parts: list[tuple[Query, float]] = []
     weight: float | None = None
@@ -124,15 +123,27 @@ def parsed(
         if weight is None and (sign := _SIGN.fullmatch(word)):
             weight = float(sign[1] + (sign[2] or "1"))
             continue
-        parts.append((Path(word) if is_picture_file(word) else Text(word), 1.0 if weight is None else weight))
+        parts.append((_query(word), 1.0 if weight is None else weight))
         weight = None
     if weight is not None:
         raise UserError(f"{words[-1]!r} stands before no query; a text that looks like a sign is --text={words[-1]}")
     parts += [(Text(one), 1.0) for one in texts] + [(Path(one), 1.0) for one in images]
-    parts += [(Path(one) if is_picture_file(one) else Text(one), -1.0) for one in minus]
+    parts += [(_query(one), -1.0) for one in minus]
     if not parts:
         raise UserError('no query: give a text, as "a red flag", or a picture')
     return parts
+
+
+def _query(word: str) -> "Query":
+    """The picture of that path, or else the text; a text that looks like a picture's path is told on stderr."""
+    from mcliplib.search import Text
+    from mcliplib.search.pictures import EXTENSIONS, is_picture_file
+
+    if is_picture_file(word):
+        return Path(word)
+    if Path(word).suffix[1:].lower() in EXTENSIONS:
+        print(f"{_printable(word)}: no such file, so it is taken as a text (--text takes it silently)", file=sys.stderr)
+    return Text(word)
 
 
 def _index(args: argparse.Namespace) -> "Index":
@@ -145,7 +156,12 @@ def _index(args: argparse.Namespace) -> "Index":
         raise UserError("--random-weights goes with --model and a preset's name")
     model = f"{RANDOM}{args.model}" if args.random_weights else args.model
     if args.no_update:
-        return Index.open(args.index or args.folder, model)
+        for option in ("rebuild", "dtype"):
+            if getattr(args, option):
+                raise UserError(f"--{option} changes the index, and --no-update leaves it as it is; drop one of them")
+        index = Index.open(args.index or args.folder, model)
+        index.check_is_of(args.folder)
+        return index
     with tqdm(unit="", file=sys.stderr, mininterval=1.0, delay=1.0) as bar:
 
         def progress(what: str, done: int, total: int) -> None:

@@ -139,8 +139,7 @@ class Index:
                 index = cls._new(path, ".." if own else str(folder), dtype or "float32", Embedder(model or STUDENT))
             else:
                 index = cls.open(path, model)
-            if not index.folder.exists() or not index.folder.samefile(folder):
-                raise UserError(f"{path}: is the index of {index.folder}; name another one, or {_REBUILD}")
+            index.check_is_of(folder)
             if dtype not in (None, index._about.dtype):
                 raise UserError(
                     f"{path}: its vectors are {index._about.dtype}, not {dtype}; leave dtype out, or {_REBUILD}"
@@ -174,6 +173,16 @@ class Index:
         except UserError as error:
             raise UserError(f"{error}; this is no whole index: {_REBUILD}") from error
         return cls(path, about, None if model is None else Embedder(model))
+
+    def check_is_of(self, folder: str | os.PathLike[str]) -> None:
+        """Raises a UserError where this is the index of another folder of pictures."""
+        wanted = Path(folder).expanduser().absolute()
+        same = self.folder.exists() and wanted.exists() and self.folder.samefile(wanted)
+        if not same and Path(os.path.normpath(wanted)) != self.folder:
+            raise UserError(
+                f"{self.path}: is the index of {self.folder}, not of {wanted}; name that folder, name another index "
+                f"(--index), or {_REBUILD}"
+            )
 
     @classmethod
     def _new(cls, path: Path, folder: str, dtype: Dtype, embedder: Embedder) -> "Index":

@@ -108,7 +108,9 @@ def test_a_picture_that_goes_before_the_sheet_is_drawn_is_left_out(photos, tmp_p
         (["{tmp}/gone", "x"], "gone: no such folder"),
         (["{photos}"], "no query"),
         (["{photos}", "x", "-"], "'-' stands before no query"),
-        (["{photos}", "x", "-k", "0"], "-k must be at least 1"),
+        (["{photos}", "x", "-k", "0"], "search: -k must be at least 1"),
+        (["{photos}", "x", "--no-update", "--rebuild"], "--rebuild changes the index, and --no-update"),
+        (["{photos}", "x", "--no-update", "--dtype", "int8"], "--dtype changes the index, and --no-update"),
         (["{photos}", "x", "--model", "mobileclip_s0"], "--random-weights"),
         (["{photos}", "x", "--random-weights"], "goes with --model"),
         (["{photos}", "x", "--model", "{tmp}/gone.safetensors"], "no such file"),
@@ -150,3 +152,25 @@ def test_help_names_the_hub_and_the_forms_of_a_query(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for part in ("hf-hub:apple/MobileCLIP-S0", "horse + stripes -0.5 snow", "--text=TEXT", "usage: mcliplib search"):
         assert part in shown
+
+
+def test_an_index_of_another_folder_is_refused_as_it_is(photos, tmp_path, put, contents, capsys):
+    """Else the paths would name files that do not exist."""
+    other = tmp_path / "other"
+    put(other / "a.webp", contents[0])
+    asked = ["x", "--index", tmp_path / "index"]
+    assert run(photos, *asked) == 0
+    assert run(other, *asked, "--no-update") == 2
+    assert f"is the index of {photos}, not of {other}" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(photos)
+    assert run(tmp_path / "link", *asked, "--no-update", "--paths", "-k", 1) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    photos.rename(tmp_path / "unplugged")
+    assert run(photos, *asked, "--no-update") == 0, "its disk may be away"
+
+
+def test_a_picture_that_does_not_exist_is_told(photos, capsys):
+    assert run(photos, "beach.jpg", "-", "snow") == 0
+    assert "beach.jpg: no such file, so it is taken as a text" in capsys.readouterr().err
+    assert run(photos, "a jpg", "--text", "beach.jpg") == 0
+    assert "no such file" not in capsys.readouterr().err
