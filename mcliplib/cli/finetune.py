@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcliplib.images import MAX_PIXELS
 
 SHARES = tuple(step / 10 for step in range(11))
 CURVE_FILE = "wise_ft.json"
+_NAMED = 5  # of the classes that differ
 
 
 def register(commands: Any) -> None:
@@ -40,11 +42,12 @@ def run(args: argparse.Namespace) -> int:
     from mcliplib.checkpoints import load_model
     from mcliplib.data.labelled import load_labelled
     from mcliplib.evaluate.scores import DRAWING_TEMPLATES, PHOTO_TEMPLATES
+    from mcliplib.train.distributed import device
     from mcliplib.train.finetune import FinetuneSettings, finetune, wise_ft
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = FinetuneSettings(**given_settings(args, FinetuneSettings))
-    model = load_model(args.model)
+    model = load_model(args.model).to(device())
     side = 2 * model.config.image.image_size
     data = load_labelled(args.data, args.label, max_pixels=MAX_PIXELS, side=side)
     if args.test is None:
@@ -52,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         test = load_labelled(args.test, args.label, max_pixels=MAX_PIXELS, side=side)
         if test.classes != data.classes:
-            raise UserError(f"{args.test}: has other classes than {args.data}")
+            more, less = _first_only(test.classes, data.classes), _first_only(data.classes, test.classes)
+            raise UserError(f"{args.test}: has other classes than {args.data}; it lacks: {less}; only it has: {more}")
     templates = DRAWING_TEMPLATES if args.drawings else PHOTO_TEMPLATES
     result = finetune(model, data, args.output, settings, templates=templates, resume=args.resume == "auto")
     curve = wise_ft(result, model, test, SHARES)
@@ -62,3 +66,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {share:.1f}  {100 * one:5.1f}%  [{100 * one.low:5.1f}, {100 * one.high:5.1f}]")
     print(f"written to {args.output}")
     return 0
+
+
+def _first_only(one: Sequence[str], other: Sequence[str]) -> str:
+    """The first names that only the first list has, for a message."""
+    names = [name for name in one if name not in other]
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "") or "none"

@@ -46,12 +46,21 @@ class Labelled:
         return Labelled([self.images[row] for row in rows.tolist()], self.labels[rows], self.classes)
 
     def split(self, share: float, seed: int = 0) -> tuple["Labelled", "Labelled"]:
-        """Two parts, of which the second has this share of each class, and at least one picture if it has two."""
+        """Two parts, of which the second has this share of each class, and at least one picture if it has two.
+
+        Raises:
+            UserError: no class has two pictures.
+        """
         order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
         held = []
         for label in self.labels.unique():
             members = order[self.labels[order] == label]
             held.append(members[: max(1, round(share * len(members))) if len(members) > 1 else 0])
+        if not sum(map(len, held)):
+            raise UserError(
+                "no class has two pictures, so none can be kept out of training to score the model; "
+                "add pictures to the classes, or name other pictures (--test)"
+            )
         is_held = torch.zeros(len(order), dtype=torch.bool)
         is_held[torch.cat(held)] = True
         return self.part((~is_held).nonzero()[:, 0]), self.part(is_held.nonzero()[:, 0])

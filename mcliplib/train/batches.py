@@ -100,10 +100,10 @@ class PairBatches:
         return tokens[rng.integers(1, len(tokens))]
 
 
-def check_batch_size(batch_size: int, samples: int) -> None:
+def check_batch_size(batch_size: int, samples: int, what: str = "pairs") -> None:
     """Raises a UserError where there are not enough samples for one batch."""
     if batch_size > samples:
-        raise UserError(f"batch_size {batch_size} is more than the {samples} pairs there are (--batch-size)")
+        raise UserError(f"batch_size {batch_size} is more than the {samples} {what} there are (--batch-size)")
 
 
 def rows_of(step: int, samples: int, batch_size: int, seed: int) -> np.ndarray:

@@ -104,7 +104,7 @@ class FinetuneSettings:
 
 
 class ImageClassifier(nn.Module):
-    """An image tower and a head.
+    """An image tower and a head, which is put on the tower's device.
 
     Args:
         image_encoder: pixels [B, 3, H, W] -> [B, D].
@@ -117,7 +117,8 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        where = next(image_encoder.parameters()).device
+        self.head = nn.Linear(weight.shape[1], weight.shape[0], device=where)
         self.head.load_state_dict({"weight": weight.float(), "bias": bias.float()})
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
@@ -138,7 +139,7 @@ def zero_shot_classifier(
     model: MobileCLIP, classes: Sequence[str], templates: Sequence[str] = PHOTO_TEMPLATES
 ) -> ImageClassifier:
     """The classifier that the text tower makes; it shares the model's image tower."""
-    weight = model.scale.detach() * class_features(model, classes, templates)
+    weight = model.scale.detach().cpu() * class_features(model, classes, templates)
     return ImageClassifier(model.image_encoder, weight, torch.zeros(len(classes))).eval()
 
 
@@ -203,7 +204,7 @@ def finetune(
     """Fine-tune a copy of a model's image tower.
 
     Args:
-        model: in training form (not folded); unchanged.
+        model: in training form (not folded), on the device to train on; unchanged.
         data: pictures of classes.
         output: folder for `model.safetensors` (an ordinary checkpoint: the model with the new tower), for
             `head.safetensors`, `last.pt` and the metrics.
@@ -215,7 +216,7 @@ def finetune(
         UserError: fewer pictures than a batch, or a folder that holds another run.
     """
     if settings.method != "probe":
-        check_batch_size(settings.batch_size, len(data.images))
+        check_batch_size(settings.batch_size, len(data.images), "pictures")
     with locked(Path(output)):
         directory = run_folder(Path(output), resume)
         before = zero_shot_classifier(model, data.classes, templates)
@@ -277,8 +278,8 @@ def _run(
     began, size = time.perf_counter() - at.seconds, model.config.image.image_size
     make = _batches(data, settings, size)
     ahead = made_ahead(make, range(at.step, steps), threads_for(device))
-    pairs, seen = steps * settings.batch_size, at.step * settings.batch_size
-    with Report(directory, pairs=pairs, seen=seen, from_step=at.step) as report, closing(ahead):
+    total, seen = steps * settings.batch_size, at.step * settings.batch_size
+    with Report(directory, pairs=total, seen=seen, from_step=at.step, unit="picture") as report, closing(ahead):
         for step, (pixels, labels) in ahead:
             rate = warmup_cosine(step, peak=settings.learning_rate, warmup_steps=max(1, steps // 10), steps=steps)
             set_learning_rate(optimizer, rate)

@@ -53,11 +53,12 @@ class Report:
         pairs: in the whole run.
         seen: pairs before this start of the run.
         from_step: see `Metrics`.
+        unit: word for a pair in the progress bar.
     """
 
-    def __init__(self, directory: Path, *, pairs: int, seen: int, from_step: int) -> None:
+    def __init__(self, directory: Path, *, pairs: int, seen: int, from_step: int, unit: str = "pair") -> None:
         self._metrics = Metrics(directory, from_step) if rank() == 0 else None
-        self._bar = tqdm(total=pairs, initial=seen, unit="pair", mininterval=1.0, disable=rank() != 0)
+        self._bar = tqdm(total=pairs, initial=seen, unit=unit, mininterval=1.0, disable=rank() != 0)
 
     def advance(self, pairs: int, loss: float) -> None:
         """After a step."""

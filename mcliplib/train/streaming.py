@@ -326,7 +326,7 @@ def _pictures_of(names: Sequence[str], images: Paths | None) -> dict[str, str]:
 
 
 def _read_pairs(shard: str) -> Iterator[RawSample]:
-    report = ReadReport()
+    report = ReadReport(cure="Repair the shard")
     yield from usable(TarSource(shard), report, _MOST_SKIPPED)
     _log_skipped(report)
 
@@ -334,7 +334,7 @@ def _read_pairs(shard: str) -> Iterator[RawSample]:
 def _read_reinforced(
     shard: str, pictures: Mapping[str, str], settings: AugmentSettings, teacher_dims: Sequence[int] | None
 ) -> Iterator[ReinforcedSample]:
-    report = ReadReport()
+    report = ReadReport(cure="Repair the shard")
     with local_copy(shard) as path:
         yield from read_reinforced(
             path, images=pictures.get(shard), settings=settings, teacher_dims=teacher_dims, report=report

@@ -1,6 +1,8 @@
 """Fine-tuning begins as the zero-shot classifier, resumes to the byte, and its curve has the right ends."""
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mcliplib
 from mcliplib.cli import main
@@ -206,3 +209,48 @@ def test_what_it_cannot_use_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "holds 1 class; two or more are needed" in done.stderr
+
+
+def test_all_is_on_the_towers_device(student, monkeypatch):
+    """Tensors without content, which check devices as real ones do, stand for a GPU's."""
+    for name in ("reset_parameters", "load_state_dict"):  # which need a GPU even so
+        monkeypatch.setattr(nn.Linear, name, lambda *_: None)
+    monkeypatch.setattr(module, "class_features", lambda *_: torch.ones(3, 4))
+    with FakeTensorMode(), torch.no_grad():  # gradients need a real GPU
+        model = copy.copy(student)
+        model._modules = {"image_encoder": nn.Sequential(nn.Flatten(), nn.Linear(12, 4, device="cuda"))}
+        model._parameters = {"logit_scale": nn.Parameter(torch.ones((), device="cuda"))}
+        classifier = module.zero_shot_classifier(model, ["a", "b", "c"])
+        assert {one.device.type for one in classifier.parameters()} == {"cuda"}
+        assert classifier(torch.ones(2, 3, 2, 2, device="cuda")).device.type == "cuda"
+
+
+def test_the_command_puts_the_model_where_training_does(folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("mcliplib.train.distributed.device", lambda: asked.append(1) or torch.device("cpu"))
+    output = str(tmp_path / "run")
+    assert main(["finetune", "--data", str(folder), "--output", output, "--method", "probe"]) == 0
+    assert asked
+
+
+def test_one_picture_a_class_is_too_few_to_score(tmp_path, capsys):
+    for name in COLOURS:
+        (tmp_path / "few" / name).mkdir(parents=True)
+        drawn(name, 0).save(tmp_path / "few" / name / "a.png")
+    command = ["finetune", "--data", str(tmp_path / "few"), "--output", str(tmp_path / "run")]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "no class has two pictures" in told
+    assert "--test" in told
+
+
+def test_its_messages_speak_of_pictures_and_name_the_classes(folder, tmp_path, capsys):
+    command = ["finetune", "--data", str(folder), "--output", str(tmp_path / "run")]
+    assert main([*command, "--batch-size", "64"]) == 2
+    assert "more than the 15 pictures there are" in capsys.readouterr().err
+    assert main([*command, "--epochs", "1", "--batch-size", "8"]) == 0
+    assert "picture/s" in capsys.readouterr().err
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "red_circle").rename(tmp_path / "other" / "blue_circle")
+    assert main([*command, "--test", str(tmp_path / "other")]) == 2
+    assert "it lacks: red circle; only it has: blue circle" in capsys.readouterr().err
