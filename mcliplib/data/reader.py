@@ -50,12 +50,13 @@ class ReadReport:
 
     A sample is skipped for one of: ``corrupt image``, ``giant image``, ``HEIC without pillow-heif``, ``missing image``,
     ``missing caption``, ``bad metadata``, ``file of more than ... MiB``. A shard that ends too early is in
-    ``broken_shards``; its readable samples count as read.
+    ``broken_shards``; its readable samples count as read. `cure` is what the error advises where too many are skipped.
     """
 
     read: int = 0
     skipped: list[Skip] = field(default_factory=list)
     broken_shards: dict[str, str] = field(default_factory=dict)
+    cure: str = "Repair the shards, or in Python raise max_skipped if that is acceptable"
 
     @property
     def reasons(self) -> Counter[str]:
@@ -87,7 +88,7 @@ class ReadReport:
         if self.skipped_share > max_skipped:
             raise UserError(
                 f"{self.skipped_share:.0%} of the samples cannot be used, more than the {max_skipped:.0%} allowed: "
-                f"{self}. Repair the shards, or raise max_skipped if that is acceptable"
+                f"{self}. {self.cure}"
             )
 
     def __str__(self) -> str:

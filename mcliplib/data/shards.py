@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import fsspec
 from braceexpand import braceexpand
 
 from mcliplib.errors import UserError
@@ -60,6 +61,22 @@ def _write_tar(stream: Any, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
                 info.size = len(members[extension])
                 info.mode = 0o644
                 archive.addfile(info, io.BytesIO(members[extension]))
+
+
+def url_to_fs(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a path or URL, and the path in it.
+
+    Raises:
+        UserError: no such protocol, or its package is not installed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        protocol = url.partition("://")[0]
+        extra = {"https": "http"}.get(protocol, protocol)
+        cure = f"; try: pip install 'fsspec[{extra}]'" if isinstance(error, ImportError) else ""
+        raise UserError(f"{url}: cannot read {protocol}:// ({error}){cure}") from error
+    return fs, path
 
 
 def safe_key(name: str) -> str:

@@ -15,11 +15,11 @@ KEY.json, `{"instance": ..., "cue": ..., "associated": true}`.
 import contextlib
 import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple, TypedDict
 
-import fsspec
 import numpy as np
 import torch
 from fsspec.implementations.local import LocalFileSystem
@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from mcliplib.data.reader import Members, ReadReport, Skip, image_extension, raw_samples
-from mcliplib.data.shards import MAX_TEXT
+from mcliplib.data.shards import MAX_TEXT, url_to_fs
 from mcliplib.errors import UserError
 from mcliplib.evaluate.features import BATCH, Encoder, FeatureCache
 from mcliplib.evaluate.scores import class_features
@@ -37,6 +37,7 @@ from mcliplib.images import PictureError, read_picture
 _MOST_SHARDS = 100_000
 _MOST_PIXELS = 32_000_000  # of decoded pictures in memory at a time
 _MOST_SKIPPED = 0.01
+_WEB_PAGE = re.compile(r"^(https://huggingface\.co/datasets/.+)/tree/")  # of a set's files; shown to people only
 _CLASSES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 
 
@@ -74,16 +75,18 @@ def open_set(root: str, folders: list[str]) -> EvalSet | None:
 
     Args:
         root: a folder or URL with the sets' folders in it. `{name}` stands for the folder where it is not at the end,
-            as in `https://huggingface.co/datasets/clip-benchmark/{name}/resolve/main`.
+            as in `https://huggingface.co/datasets/clip-benchmark/{name}/resolve/main`. CLIP_benchmark's own way to
+            write this address, `.../wds_{dataset_cleaned}/tree/main`, is understood too.
         folders: names that the set may have.
 
     Raises:
         UserError: a file in it is missing, damaged or too large; names it.
     """
+    root = _WEB_PAGE.sub(r"\1/resolve/", root.replace("wds_{dataset_cleaned}", "{name}"))
     for folder in folders:
         where = root.replace("{name}", folder) if "{name}" in root else f"{root.rstrip('/')}/{folder}"
         with blaming(f"{where}: cannot be opened"):
-            fs, path = fsspec.core.url_to_fs(where)
+            fs, path = url_to_fs(where)
         if (count := _text(fs, f"{path}/test/nshards.txt")) is None:
             if isinstance(fs, LocalFileSystem) and fs.isdir(path):
                 raise UserError(
@@ -104,7 +107,7 @@ def _described(fs: Any, path: str, count: str) -> EvalSet:
         raise UserError(f"{path}/dataset_type.txt: {kind[:40]!r} is not classification, retrieval or association")
     texts: dict[str, list[str]] = {_CLASSES: [], _TEMPLATES: []}
     for name in texts if kind == "classification" else ():
-        lines = [line.strip() for line in (_text(fs, f"{path}/{name}") or "").splitlines()]
+        lines = [line.strip() for line in (_text(fs, f"{path}/{name}") or "").rstrip().splitlines()]
         if not lines or "" in lines:
             raise UserError(
                 f"{path}/{name}: is missing, empty or has an empty line; fetch it, or write a line for each"
@@ -192,7 +195,7 @@ class _Answers:
 
 
 def _encode(found: EvalSet, encoder: Encoder, grouped: bool) -> Encoded:
-    report, answers, parts = ReadReport(), _Answers(found, grouped), []
+    report, answers, parts = ReadReport(cure="Fetch the set again"), _Answers(found, grouped), []
     waiting: list[Image.Image] = []
     for shard, key, members in _samples(found):
         try:

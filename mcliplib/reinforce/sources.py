@@ -40,7 +40,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mcliplib.data.reader import IMAGE_EXTENSIONS, Members, ReadReport, Skip, image_extension, raw_samples
 from mcliplib.data.registry import shard_paths
-from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, TAR_SUFFIXES, expand_braces, safe_key
+from mcliplib.data.shards import MAX_MEMBER, MAX_TEXT, TAR_SUFFIXES, expand_braces, safe_key, url_to_fs
 from mcliplib.errors import MissingFileError, UserError
 from mcliplib.files import blaming, read_bytes, read_json
 
@@ -172,12 +172,7 @@ def open_fs(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         UserError: no such protocol, or its package is not installed.
     """
-    try:
-        fs, path = fsspec.core.url_to_fs(os.path.expanduser(url))
-    except (ImportError, ValueError) as error:
-        protocol = url.partition("://")[0]
-        cure = f"; try: pip install 'fsspec[{protocol}]'" if isinstance(error, ImportError) else ""
-        raise UserError(f"{url}: cannot read {protocol}:// ({error}){cure}") from error
+    fs, path = url_to_fs(os.path.expanduser(url))
     return fs, _on_disk(path) if isinstance(fs, LocalFileSystem) else path
 
 
