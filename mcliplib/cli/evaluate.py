@@ -1,17 +1,19 @@
 """`mcliplib evaluate`."""
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from mcliplib.errors import UserError
 from mcliplib.files import check_replaceable, write_text
 from mcliplib.images import MAX_PIXELS, PictureError, read_picture
 
 if TYPE_CHECKING:
-    from mcliplib.data import Sample
     from mcliplib.evaluate import Encoder, Score
     from mcliplib.evaluate.datacomp import Line
 
@@ -20,7 +22,8 @@ MODEL = (
     "hf-hub:OWNER/REPO"
 )
 _SUITE = (
-    "'mini' (all our evaluation sets) or one data set's name; with --root 'datacomp38' or the NAME of a folder wds_NAME"
+    "'mini' (all our evaluation sets, the default) or one data set's name; with --root 'datacomp38' (then the default) "
+    "or the NAME of a folder wds_NAME"
 )
 
 
@@ -31,7 +34,7 @@ def register(commands: Any) -> None:
     of.add_argument("--model", help=f"{MODEL}; a folder of mcliplib export; or open_clip:NAME/TAG, with a tag or file")
     of.add_argument("--results", type=Path, help="no model: an earlier --output of datacomp38, for --against")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--suite", default="mini", help=_SUITE)
+    what.add_argument("--suite", help=_SUITE)
     what.add_argument(
         "--data", help="your own pictures instead: a folder or list of them with captions, or shards; for retrieval"
     )
@@ -54,8 +57,14 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from mcliplib.evaluate import ModelEncoder, evaluate_suite
     from mcliplib.evaluate.datacomp import read_results
-    from mcliplib.evaluate.suite import caption_retrieval, metrics, score_values
+    from mcliplib.evaluate.suite import captions_retrieval, metrics, score_values
 
+    for option, needed in (("cache", "root"), ("published_model", "against")):
+        if getattr(args, option) is not None and getattr(args, needed) is None:
+            raise UserError(f"--{option.replace('_', '-')} needs --{needed}, and changes nothing without it")
+    if args.data is not None and args.root is not None:
+        raise UserError("--data and --root both name what to evaluate on; drop one of them")
+    args.suite = args.suite or ("mini" if args.root is None else "datacomp38")
     if args.model and args.root is None and (args.suite == "datacomp38" or args.against):
         raise UserError("--suite datacomp38 and --against need --root: the folder or URL that holds the sets")
     if args.results is not None:
@@ -69,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         scores = evaluate_suite(encoder, args.suite, progress=lambda name: print(f"evaluating {name}", file=sys.stderr))
     else:
         size = encoder.model.config.image.image_size if isinstance(encoder, ModelEncoder) else 256
-        samples = own_samples(args.data, args.max_pixels, side=2 * size)
-        scores = {f"{args.data}/retrieval": metrics(caption_retrieval(encoder, samples))}
+        images, captions = own_pictures(args.data, args.max_pixels, side=2 * size)
+        scores = {f"{args.data}/retrieval": metrics(captions_retrieval(encoder, images, captions))}
     print(table(scores))
     if args.output is not None:
         write_text(args.output, json.dumps(score_values(scores), indent=2) + "\n")
@@ -110,9 +119,12 @@ def find_encoder(name: str, *, random_weights: bool = False) -> "Encoder":
 
 def _evaluate_root(encoder: "Encoder", args: argparse.Namespace) -> int:
     from mcliplib.evaluate import ModelEncoder
-    from mcliplib.evaluate.datacomp import evaluate_root
+    from mcliplib.evaluate.datacomp import evaluate_root, published_results
     from mcliplib.evaluate.features import FeatureCache
 
+    model = encoder.model.config.name if isinstance(encoder, ModelEncoder) else ""
+    if args.against:
+        published_results(args.published_model or model)  # before the hours of work, not after them
     cache = FeatureCache(args.cache, int(args.cache_gb * 1e9)) if args.cache else None
     lines: list[Line] = []
     for line in evaluate_root(
@@ -121,31 +133,41 @@ def _evaluate_root(encoder: "Encoder", args: argparse.Namespace) -> int:
         lines.append(line)
         if args.output is not None:  # after each set: a long run that is stopped leaves what it has
             write_text(args.output, "".join(json.dumps(one) + "\n" for one in lines))
-    return _summary(lines, args, encoder.model.config.name if isinstance(encoder, ModelEncoder) else "")
+    return _summary(lines, args, model)
 
 
 def _summary(lines: "list[Line]", args: argparse.Namespace, model: str) -> int:
+    """Print the results; the exit status is 1 where a set is damaged."""
     from mcliplib.evaluate.datacomp import average, beside_published, missing
 
     if args.against:
         print(beside_published(lines, args.published_model or model))
     else:
         for line in lines:
-            value, (low, high) = line["metrics"]["main_metric"], line.get("interval", (0, 0))
-            shown = "missing" if value is None else f"{100 * value:5.1f}%  [{100 * low:5.1f}, {100 * high:5.1f}]"
+            value, ends = line["metrics"]["main_metric"], line.get("interval")
+            absent = "damaged" if "fault" in line else "missing"
+            span = f"  [{100 * ends[0]:5.1f}, {100 * ends[1]:5.1f}]" if ends else ""
             skipped = f"  {line['skipped']} pictures skipped" if line.get("skipped") else ""
-            print(f"{line['key']:<52}{shown}{skipped}")
+            print(f"{line['key']:<52}{absent if value is None else f'{100 * value:5.1f}%'}{span}{skipped}")
+    for line in lines:
+        for note in line.get("notes", ()):
+            print(f"note: {line['key']}: {note}")
     if args.suite == "datacomp38" or args.results:
         mean, absent = average(lines), missing(lines)
         if mean is None:
             print(f"no average: {len(absent)} of the 38 sets are missing ({', '.join(absent)})")
         else:
             print(f"average of the 38: {100 * mean:.2f}%")
-    return 0
+    faults = [f"{line['key']} is damaged: {line['fault']}" for line in lines if "fault" in line]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
 
 
-def own_samples(data: str, max_pixels: int, side: int) -> "list[Sample]":
-    """A user's pictures with captions; what cannot be used is counted on stderr.
+def own_pictures(data: str, max_pixels: int, side: int) -> "tuple[list[Image.Image], list[list[str]]]":
+    """A user's pictures, each with all its captions; what cannot be used is counted on stderr.
+
+    A picture that is listed several times, as Flickr30k does it, is one picture; it is known by its bytes.
 
     Args:
         data: as `mcliplib reinforce --input` takes it.
@@ -155,25 +177,28 @@ def own_samples(data: str, max_pixels: int, side: int) -> "list[Sample]":
     Raises:
         UserError: there are none.
     """
-    from mcliplib.data import Sample
     from mcliplib.data.reader import ReadReport, Skip
     from mcliplib.reinforce.sources import find_sources, usable
 
-    report, samples = ReadReport(), []
+    report, images, captions = ReadReport(), list[Image.Image](), dict[bytes, list[str]]()
     for source in find_sources(data, shard_size=1000):
         for raw in usable(source, report, max_skipped=1.0):
+            digest = hashlib.sha256(raw.image).digest()
+            if digest in captions:
+                captions[digest].append(raw.caption)
+                continue
             try:
-                image = read_picture(raw.image, max_pixels=max_pixels, side=side).image
+                images.append(read_picture(raw.image, max_pixels=max_pixels, side=side).image)
             except PictureError as error:
                 report.read -= 1
                 report.skip(Skip(source.name, raw.key, error.reason), max_skipped=1.0)
             else:
-                samples.append(Sample(raw.key, image, raw.caption, raw.meta))
+                captions[digest] = [raw.caption]
     if report.skipped or report.broken_shards:
         print(report, file=sys.stderr)
-    if not samples:
+    if not images:
         raise UserError(f"{data}: holds no picture with a caption that can be used")
-    return samples
+    return images, list(captions.values())
 
 
 def table(scores: "dict[str, dict[str, Score]]") -> str:

@@ -1,22 +1,24 @@
 """The 38 evaluation sets of DataComp (2304.14108), each scored by its own metric, beside the published results.
 
 A result is a line of JSON as DataComp writes it, `{"key": ..., "dataset": ..., "metrics": {..., "main_metric": ...}}`,
-to which we add the main metric's 95% interval, its queries, and the pictures left out.
+to which we add the main metric's 95% interval, its queries, the pictures left out, and notes on what lowers the score.
+A damaged set has a fault instead.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, WriteError, first_line
 from mcliplib.evaluate.features import Encoder, FeatureCache
 from mcliplib.evaluate.intervals import Score, worst_group
-from mcliplib.evaluate.layout import Encoded, encode, open_set
+from mcliplib.evaluate.layout import Encoded, EvalSet, encode, open_set
 from mcliplib.evaluate.scores import jaccard, macro_f1, nearest_class, retrieval, zero_shot
-from mcliplib.files import blaming, fitted, read_bytes, read_json
+from mcliplib.files import fitted, read_bytes, read_json
 
 Line = dict[str, Any]
 PUBLISHED = Path(__file__).with_name("published_38.json")  # of the released models: the results' main metrics
@@ -85,7 +87,9 @@ def evaluate_root(
     cache: FeatureCache | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Line]:
-    """Results of the suite's sets, one after the other; a missing set has a main metric of None.
+    """Results of the suite's sets, one after the other.
+
+    A missing set has a main metric of None. So has a damaged one of several, which also says its `fault`.
 
     Args:
         encoder: of pictures and texts.
@@ -95,38 +99,68 @@ def evaluate_root(
         progress: told each set before it is evaluated.
 
     Raises:
-        UserError: a set's file is damaged, or the one set that was named is missing.
+        UserError: all sets are missing, or the one that was named is damaged.
+        WriteError: the cache cannot be written.
     """
     one = next((task for task in SUITE if suite == task.key), Task(suite, suite, ""))
     tasks = SUITE if suite == "datacomp38" else (one,)
+    absent: list[Line] = []  # since the last set that is there
     for at, task in enumerate(tasks, start=1):
         progress(f"{at} of {len(tasks)}: {task.name}")
         plain, last = (f"wds_{name.replace('/', '-')}" for name in (task.key, task.key.rpartition("/")[2]))
         folders = [f"{plain}_test", plain, f"{last}_test", last, *task.folders]
-        found = open_set(root, list(dict.fromkeys(folders)))
-        if found is None and len(tasks) == 1:
-            raise UserError(
-                f"{root}: has no {plain}/test/nshards.txt; name the folder or URL that holds the sets' folders"
-            )
-        if found is None:
-            yield {"key": task.key, "dataset": task.name, "metrics": {"main_metric": None}}
-            continue
-        yield line_of(task, found.kind, encode(found, encoder, grouped=task.grouped, cache=cache))
+        line: Line = {"key": task.key, "dataset": task.name, "metrics": {"main_metric": None}}
+        try:
+            if (found := open_set(root, list(dict.fromkeys(folders)))) is None:
+                absent.append(line)
+                continue
+            line = line_of(task, found, encode(found, encoder, grouped=task.grouped, cache=cache))
+        except UserError as error:
+            if isinstance(error, WriteError) or len(tasks) == 1:
+                raise
+            line["fault"] = str(error)
+        yield from absent
+        absent.clear()
+        yield line
+    if len(absent) == len(tasks):
+        wanted = f"{plain}/test/nshards.txt" if len(tasks) == 1 else f"folder of the {len(tasks)} sets, as {plain}"
+        raise UserError(f"{root}: has no {wanted}; name the folder or URL that holds the sets' folders")
+    yield from absent
 
 
-def line_of(task: Task, kind: str, encoded: Encoded) -> Line:
-    """The result of a set."""
+def line_of(task: Task, found: EvalSet, encoded: Encoded) -> Line:
+    """The result of a set.
+
+    Raises:
+        UserError: the set cannot be scored by its metric.
+    """
+    kind = found.kind
     score = {"retrieval": _retrieval, "association": _association}.get(kind, _classification)
     metrics = score(task, encoded)
     default = {"retrieval": RECALL, "association": "jaccard_score_10-12"}.get(kind, "acc1")
     main = metrics.get(task.main or default)
     if main is None:
         raise UserError(
-            f"{task.key}: its metric {task.main} cannot be had from a set of kind {kind}; fetch the set again"
+            f"{task.key}: its metric {task.main or default} cannot be had from its {len(encoded.images)} pictures "
+            f"(kind: {kind}); fetch the set again"
         )
     values = {name: None if value is None else float(value) for name, value in metrics.items()}
     about = {"interval": [main.low, main.high], "n": main.n, "skipped": encoded.skipped}
+    if notes := _notes(found, encoded):
+        about["notes"] = notes
     return {"key": task.key, "dataset": task.name, "metrics": {**values, "main_metric": float(main)}, **about}
+
+
+def _notes(found: EvalSet, encoded: Encoded) -> list[str]:
+    """What in the set itself lowers the score."""
+    notes = []
+    if repeated := [name for name, times in Counter(found.classes).items() if times > 1]:
+        notes.append(f"several classes have one name, and ties count as wrong: {', '.join(repeated)}")
+    if found.kind == "association":
+        cues, answered = len(encoded.texts), encoded.labels[encoded.groups > 0].unique().numel()
+        if answered < cues:
+            notes.append(f"{cues - answered} of {cues} cues have no right candidate and are left out")
+    return notes
 
 
 def average(lines: Sequence[Line]) -> float | None:
@@ -152,7 +186,7 @@ def _classification(task: Task, encoded: Encoded) -> dict[str, Score | None]:
     elif task.grouped:
         kept = torch.ones_like(encoded.groups).bool() if task.left_out is None else encoded.groups != task.left_out
         hits = found.top5.hits if "top5" in task.main else found.top1.hits
-        metrics[task.main] = worst_group(hits[kept], encoded.groups[kept])
+        metrics[task.main] = worst_group(hits[kept], encoded.groups[kept]) if kept.any() else None
     return metrics
 
 
@@ -177,11 +211,27 @@ def _association(task: Task, encoded: Encoded) -> dict[str, Score | None]:
     similarities, right = [], []
     for cue, text in enumerate(encoded.texts):
         candidates = encoded.labels == cue
+        if not encoded.groups[candidates].any():
+            continue
         similarities.append(encoded.images[candidates] @ text)
         right.append(encoded.groups[candidates].bool())
     large = [at for at, one in enumerate(right) if len(one) >= 10]
     chosen = jaccard([similarities[at] for at in large], [right[at] for at in large]) if large else None
-    return {"avg_jaccard_score": jaccard(similarities, right), "jaccard_score_10-12": chosen}
+    return {"avg_jaccard_score": jaccard(similarities, right) if right else None, "jaccard_score_10-12": chosen}
+
+
+class _Metrics(TypedDict):
+    main_metric: float | None
+
+
+class _Result(TypedDict):
+    key: str
+    dataset: str
+    metrics: _Metrics
+    interval: NotRequired[tuple[float, float]]
+    skipped: NotRequired[int]
+    notes: NotRequired[list[str]]
+    fault: NotRequired[str]
 
 
 def read_results(path: Path) -> list[Line]:
@@ -192,12 +242,14 @@ def read_results(path: Path) -> list[Line]:
     """
     lines = []
     for number, text in enumerate(read_bytes(path, _MOST_RESULTS).splitlines(), start=1):
-        with blaming(
-            f"{path}, line {number}: is not a result", "; name a file that `--suite datacomp38 --output` wrote"
-        ):
+        try:
             line = json.loads(text, parse_constant=lambda _: None)  # published files have NaN for empty groups
-            fitted([line["key"], line["dataset"], line["metrics"]["main_metric"]], list[str | float | None], "a field")
-            lines.append(line)
+            lines.append(fitted(line, _Result, "the object"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path}, line {number}: is not a result ({first_line(error)}); name a file that "
+                f"`--suite datacomp38 --output` wrote"
+            ) from error
     return lines
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import Sample, get_card, list_datasets, load_samples
@@ -101,9 +102,25 @@ def caption_retrieval(encoder: Encoder, samples: Sequence[Sample], features: Ten
 
 def captions_and_pairs(samples: Sequence[Sample]) -> tuple[list[str], Tensor]:
     """The different captions, and [N, 2]: which picture has which."""
-    texts = list(dict.fromkeys(sample.caption for sample in samples))
+    return _texts_and_pairs([[sample.caption] for sample in samples])
+
+
+def captions_retrieval(encoder: Encoder, images: Sequence[Image.Image], captions: Sequence[Sequence[str]]) -> Retrieval:
+    """Retrieval between pictures and their captions, where a picture may have several: each of them is right.
+
+    Args:
+        encoder: of both.
+        images: no picture twice, or one of them always hides the other.
+        captions: of each picture, at least one.
+    """
+    texts, pairs = _texts_and_pairs(captions)
+    return retrieval(encoder.encode_images(images), encoder.encode_texts(texts), pairs)
+
+
+def _texts_and_pairs(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
+    texts = list(dict.fromkeys(text for some in captions for text in some))
     index = {text: i for i, text in enumerate(texts)}
-    return texts, torch.tensor([[i, index[sample.caption]] for i, sample in enumerate(samples)])
+    return texts, torch.tensor([[i, index[text]] for i, some in enumerate(captions) for text in some])
 
 
 def score_values(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -7,9 +7,11 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 import mcliplib
 from mcliplib.cli import build_parser, main
+from mcliplib.cli.evaluate import own_pictures
 
 
 def commands():
@@ -70,6 +72,9 @@ def checkpoint(tmp_path_factory):
         (["evaluate", "--model", "{checkpoint}", "--output", "{checkpoint}/where.json"], "cannot be written"),
         (["evaluate", "--model", "{checkpoint}", "--output", "{tmp}"], "Is a directory"),
         (["evaluate", "--model", "{checkpoint}", "--suite", "gcompris-train"], "has no evaluation task"),
+        (["evaluate", "--model", "{checkpoint}", "--cache", "{tmp}"], "--cache needs --root"),
+        (["evaluate", "--model", "{checkpoint}", "--published-model", "x"], "--published-model needs --against"),
+        (["evaluate", "--model", "{checkpoint}", "--data", "x", "--root", "x"], "drop one of them"),
         (["train", "--output", "{checkpoint}", "--data", "gcompris-train"], "cannot be written"),
         (["train", "--output", "{tmp}", "--record", "Bad Name"], "use lower-case letters"),
         (["data", "show", "gcompris-train", "--output", "{tmp}/a.foo"], "a contact sheet is a .png"),
@@ -129,3 +134,29 @@ def test_a_stopped_command_says_so_in_one_line(number, code, word, after, tmp_pa
     assert process.returncode == code
     assert lines[-1] == f"mcliplib train: {word}"
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("form", ["flickr", "jsonl"])
+def test_a_picture_with_several_captions_is_one_picture(form, checkpoint, tmp_path, capsys):
+    """Any of its captions is right; twice the same picture would tie with itself, and a tie is a miss."""
+    names, folder = ("red", "green", "blue"), tmp_path / "own"
+    folder.mkdir()
+    for name in names:
+        Image.new("RGB", (32, 32), name).save(folder / f"{name}.png")
+    captions = {name: [f"a {name} wall", f"paint of {name} colour"] for name in names}
+    if form == "flickr":
+        lines = [f"{name}.png#{at}\t{text}" for name in names for at, text in enumerate(captions[name])]
+        (folder / "captions.token").write_text("\n".join(lines))
+    else:
+        lines = [json.dumps({"image": f"{name}.png", "caption": captions[name]}) for name in names]
+        (folder / "captions.jsonl").write_text("\n".join(lines))
+    images, texts = own_pictures(str(folder), 1 << 20, side=32)
+    assert (len(images), texts) == (3, list(captions.values()))
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", "--model", "student", "--data", str(folder), "--output", str(output)]) == 0
+    scores = next(iter(json.loads(output.read_text()).values()))
+    assert {name: one["n"] for name, one in scores.items() if name.endswith("r1")} == {
+        "image_to_text_r1": 3,
+        "text_to_image_r1": 6,
+    }
+    assert scores["text_to_image_r1"]["value"] > 0.5

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import fsspec
 import numpy as np
@@ -14,10 +15,11 @@ from mcliplib.cli import main
 from mcliplib.cli.evaluate import find_encoder
 from mcliplib.data import write_shard
 from mcliplib.data.export_clip_benchmark import export_clip_benchmark
-from mcliplib.errors import UserError
+from mcliplib.errors import UserError, WriteError
 from mcliplib.evaluate import ModelEncoder, datacomp, evaluate_suite, layout
 from mcliplib.evaluate.features import FeatureCache
 from mcliplib.evaluate.scores import DRAWING_TEMPLATES, PHOTO_TEMPLATES
+from mcliplib.reinforce.sources import open_fs
 from tests.evaluate.test_clip_benchmark import Lookup, with_numpy_of_today  # noqa: F401 (a fixture)
 
 SETS = ("art4apps", "gcompris-animals", "tuxpaint-heldout")
@@ -369,3 +371,137 @@ def test_the_command_exports_and_refuses_what_has_no_task(tmp_path, capsys):
     assert (tmp_path / "wds_gcompris-animals" / "test" / "0.tar").is_file()
     assert main([*command, "gcompris-train"]) == 2
     assert "has no evaluation task" in capsys.readouterr().err
+
+
+def about(instance, associated):
+    return json.dumps({"instance": instance, "cue": "red", "associated": associated}).encode()
+
+
+def test_a_cue_without_a_right_candidate_is_left_out_and_told(tmp_path):
+    candidates = [{"png": BLUE, "json": about(1, False)}] * 11
+    right = [{"png": BLUE, "json": about(2, False)}] * 9 + [{"png": RED, "json": about(2, True)}]
+    make(tmp_path, "wds_winogavil", candidates + right, kind="association")
+    line = evaluated(tmp_path, "misc/winogavil")
+    assert (line["metrics"]["main_metric"], line["n"]) == (1.0, 1)
+    assert line["notes"] == ["1 of 2 cues have no right candidate and are left out"]
+    make(tmp_path, "wds_winogavil", candidates, kind="association")
+    with pytest.raises(UserError, match="jaccard_score_10-12 cannot be had from its 11 pictures"):
+        evaluated(tmp_path, "misc/winogavil")
+
+
+def test_a_set_of_none_but_other_regions_is_an_error(tmp_path):
+    make(tmp_path, "wds_fmow", [{"png": RED, "cls": b"0", "npy": numbers(5)}])
+    with pytest.raises(UserError, match="wilds/fmow: its metric acc_worst_region cannot be had from its 1 pictures"):
+        evaluated(tmp_path, "wilds/fmow")
+
+
+def test_blank_lines_at_the_end_of_a_list_are_no_classes(tmp_path):
+    samples = [{"png": RED, "cls": b"0"}, {"png": BLUE, "cls": b"2"}]
+    make(tmp_path, "wds_walls", samples, classes="red\ngreen\nblue\n\n \n")
+    assert evaluated(tmp_path, "walls")["metrics"]["acc1"] == 1
+    make(tmp_path, "wds_walls", samples, classes="red\n\nblue\n")
+    with pytest.raises(UserError, match="has an empty line"):
+        evaluated(tmp_path, "walls")
+
+
+def test_class_names_that_are_there_twice_are_told(tmp_path, capsys):
+    """As ImageNet's "missile" and "sunglasses": the two classes tie, and a tie is a miss."""
+    samples = [{"png": RED, "cls": b"0"}, {"png": GREEN, "cls": b"1"}]
+    make(tmp_path, "wds_walls", samples, classes="red\ngreen\nblue\nred\n")
+    line = evaluated(tmp_path, "walls")
+    assert line["metrics"]["acc1"] == 0.5
+    assert line["notes"] == ["several classes have one name, and ties count as wrong: red"]
+    assert "notes" not in evaluated(make(tmp_path, "wds_plain", samples).parent, "plain")
+    command = ["evaluate", "--model", "mobileclip_pico", "--random-weights", "--suite", "walls", "--root"]
+    assert main([*command, str(tmp_path)]) == 0
+    assert "note: walls: several classes have one name" in capsys.readouterr().out
+
+
+def test_a_damaged_set_does_not_end_the_others(tmp_path, capsys):
+    good = [{"png": RED, "cls": b"0"}, {"png": GREEN, "cls": b"1"}]
+    hurt(make(tmp_path, "wds_cifar10", good), "test/0.tar", b"no tar at all" * 100)
+    make(tmp_path, "wds_mnist", good)
+    lines = {one["key"]: one for one in datacomp.evaluate_root(Colours(), str(tmp_path))}
+    assert [*lines] == [task.key for task in datacomp.SUITE]
+    assert "0.tar is not a readable tar shard" in lines["cifar10"]["fault"]
+    assert lines["mnist"]["metrics"]["main_metric"] == 1
+    output = tmp_path / "results.jsonl"
+    command = ["evaluate", "--model", "mobileclip_pico", "--random-weights", "--root", str(tmp_path)]
+    assert main([*command, "--output", str(output)]) == 1, "--root alone means the 38"
+    told = capsys.readouterr()
+    assert re.search(r"^cifar10 +damaged$", told.out, re.MULTILINE)
+    assert re.search(r"^mnist +\d", told.out, re.MULTILINE)
+    assert "cifar10 is damaged: " in told.err
+    assert main(["evaluate", "--results", str(output)]) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_a_set(tmp_path):
+    make(tmp_path, "wds_mnist", [{"png": RED, "cls": b"0"}])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError):
+        list(datacomp.evaluate_root(Colours(), str(tmp_path), cache=FeatureCache(tmp_path / "file", 1 << 20)))
+
+
+def test_a_root_without_any_set_is_an_error(tmp_path, capsys):
+    command = ["evaluate", "--model", "mobileclip_pico", "--random-weights", "--suite", "datacomp38", "--root"]
+    output = tmp_path / "results.jsonl"
+    assert main([*command, str(tmp_path / "typo"), "--output", str(output)]) == 2
+    assert "typo: has no folder of the 38 sets" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_model_without_published_results_is_refused_before_the_work(tmp_path, capsys):
+    make(tmp_path, "wds_mnist", [{"png": RED, "cls": b"0"}])
+    command = ["evaluate", "--model", "mobileclip_pico", "--random-weights", "--root", str(tmp_path)]
+    assert main([*command, "--against", "published"]) == 2
+    told = capsys.readouterr().err
+    assert "no published results of 'mobileclip_pico'" in told
+    assert "1 of 38" not in told
+
+
+def test_results_without_intervals_show_none(tmp_path, capsys):
+    path = tmp_path / "results.jsonl"
+    line = {"key": "mnist", "dataset": "MNIST", "metrics": {"main_metric": 0.5}}
+    path.write_text(json.dumps(line) + "\n")
+    assert main(["evaluate", "--results", str(path)]) == 0
+    assert re.search(r"^mnist +50\.0%$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"interval": [0.1]}, {"interval": "x"}, {"interval": [None, 1]}, {"skipped": "x"}, {"notes": 3}, {"key": 5},
+     {"metrics": {"main_metric": "x"}}],
+)  # fmt: skip
+def test_results_that_are_none_are_refused(tmp_path, change):
+    path = tmp_path / "results.jsonl"
+    line = {"key": "mnist", "dataset": "MNIST", "metrics": {"main_metric": 0.5}, "interval": [0.4, 0.6]}
+    path.write_text(json.dumps(line) + "\n" + json.dumps({**line, **change}) + "\n")
+    with pytest.raises(UserError, match=r"results.jsonl, line 2: is not a result .*; name a file that"):
+        datacomp.read_results(path)
+
+
+def test_too_many_broken_pictures_name_no_option_that_is_not_there(tmp_path):
+    make(tmp_path, "wds_walls", [{"png": RED, "cls": b"0"}, {"png": RED[:40], "cls": b"0"}])
+    with pytest.raises(UserError, match="Fetch the set again") as told:
+        evaluated(tmp_path, "walls")
+    assert "max_skipped" not in str(told.value)
+
+
+def test_a_missing_package_of_a_protocol_is_named(monkeypatch):
+    def lacking(url):
+        raise ImportError('HTTPFileSystem requires "requests" and "aiohttp" to be installed')
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lacking)
+    with pytest.raises(UserError, match=r"aiohttp.*; try: pip install 'fsspec\[http\]'$"):
+        evaluated("https://example.org/sets", "walls")
+    with pytest.raises(UserError, match=r"; try: pip install 'fsspec\[s3\]'$"):
+        open_fs("s3://bucket/a.tar")
+
+
+def test_the_address_that_clip_benchmark_documents_is_understood(monkeypatch):
+    asked = []
+    monkeypatch.setattr(layout, "url_to_fs", lambda url: asked.append(url) or (fsspec.filesystem("memory"), "gone"))
+    documented = "https://huggingface.co/datasets/clip-benchmark/wds_{dataset_cleaned}/tree/main"
+    assert layout.open_set(documented, ["wds_vtab-cifar10"]) is None
+    assert layout.open_set(documented.replace("wds_{dataset_cleaned}", "{name}"), ["wds_vtab-cifar10"]) is None
+    assert asked == ["https://huggingface.co/datasets/clip-benchmark/wds_vtab-cifar10/resolve/main"] * 2
