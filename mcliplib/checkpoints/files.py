@@ -44,9 +44,6 @@ def read_checkpoint(path: Path) -> Contents:
     return Contents(plain_names(tensors), header)
 
 
-read = read_checkpoint  # the earlier name, which `mcliplib.train.finetune` still imports
-
-
 def read_header(path: str | Path) -> dict[str, str]:
     """The strings beside the weights: "format", "config" (JSON), "folded", and what the saver added.
 

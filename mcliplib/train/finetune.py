@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mcliplib.checkpoints import load_model, save_checkpoint
-from mcliplib.checkpoints.files import read
+from mcliplib.checkpoints.files import read_checkpoint
 from mcliplib.data import Labelled
 from mcliplib.errors import UserError
 from mcliplib.evaluate import ModelEncoder, Score, class_features, linear_probe, score
@@ -237,7 +237,7 @@ def load_classifier(folder: str | Path) -> tuple[ImageClassifier, MobileCLIP, tu
         UserError: the folder holds none, or a broken one.
     """
     path = Path(folder) / HEAD_FILE
-    model, found = load_model(Path(folder) / MODEL_FILE), read(path)
+    model, found = load_model(Path(folder) / MODEL_FILE), read_checkpoint(path)
     try:
         classes = tuple(fitted(read_json(found.header["classes"], "classes"), list[str], "classes"))
         classifier = ImageClassifier(model.image_encoder, found.tensors["weight"], found.tensors["bias"])
