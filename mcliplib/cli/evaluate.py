@@ -145,10 +145,10 @@ def _summary(lines: "list[Line]", args: argparse.Namespace, model: str) -> int:
     else:
         for line in lines:
             value, ends = line["metrics"]["main_metric"], line.get("interval")
-            absent = "damaged" if "fault" in line else "missing"
+            shown = f"{100 * value:5.1f}%" if value is not None else "damaged" if "fault" in line else "missing"
             span = f"  [{100 * ends[0]:5.1f}, {100 * ends[1]:5.1f}]" if ends else ""
             skipped = f"  {line['skipped']} pictures skipped" if line.get("skipped") else ""
-            print(f"{line['key']:<52}{absent if value is None else f'{100 * value:5.1f}%'}{span}{skipped}")
+            print(f"{line['key']:<52}{shown}{span}{skipped}")
     for line in lines:
         for note in line.get("notes", ()):
             print(f"note: {line['key']}: {note}")
