@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOOKS = (("o", "blue"), ("s", "orange"), ("^", "green"), ("D", "purple"))
-_HEIGHT = 0.34  # inches a row
+_HEIGHT, _MORE = 0.34, 0.06  # inches a row; for each series beyond two
 _APART = 0.24  # rows, between the series of one
 
 
@@ -34,7 +34,8 @@ def draw_dots(
     import matplotlib.pyplot as plt
 
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
-    figure, axis = plt.subplots(figsize=(WIDTH, _HEIGHT * len(rows) + 1.1))
+    height = _HEIGHT + _MORE * max(0, len(series) - 2)
+    figure, axis = plt.subplots(figsize=(WIDTH, height * len(rows) + 1.1), layout="constrained")
     for at, row in enumerate(rows.values()):
         for name, found in row.items():
             marker, colour = _LOOKS[series.index(name)]
@@ -50,5 +51,5 @@ def draw_dots(
     axis.set_xlabel(xlabel)
     if len(series) > 1:
         handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-        axis.legend(handles.values(), handles.keys(), fontsize=9)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, fontsize=9)
     return figure

@@ -22,9 +22,9 @@ def test_rows_series_and_intervals():
     assert (bar, a, b, again) == ([1.0, 4.0], [2.0], [1.0, 3.0], [5.0])
     looks = [(line.get_marker(), line.get_color()) for line in axis.lines]
     assert looks[2] == looks[3] != looks[1]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_one_series_needs_no_legend():
     (axis,) = draw_dots({"only": {"a": [1.0]}}, "x").axes
-    assert axis.get_legend() is None
+    assert axis.figure.legends == []
