@@ -1,8 +1,8 @@
 """The graph that large indexes are searched with (HNSW, 1603.09320), by usearch: the optional extra `search`.
 
-It holds the vectors as int8, and asks for four times as many as are wanted, which then get their exact cosines. Of the
-ten nearest, texts find 99.8% and pictures all, against exact search, among 50,000 vectors simulated after the student's
-(`tests/search/test_graph.py` holds it to 98%; `mcliplib benchmark search` measures a million). A chunk that has changed
+It holds the vectors as int8, and asks for four times as many as are wanted, which then get their exact cosines. The
+record `search` says how many of the ten nearest it finds among a hundred thousand and a million vectors simulated after
+the student's: pictures nearly all, texts, which lie apart from all pictures, fewer (`mcliplib benchmark search`). A chunk that has changed
 since is searched exactly, so that an answer is never an old one; the graph is built anew where this becomes a tenth of
 the index. It is only ever a copy: where it is damaged, it is not used.
 """
