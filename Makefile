@@ -11,7 +11,7 @@ SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 # Threads that wait let other programs compute: on a busy machine that saves most of the time, and it changes no number.
 export OMP_WAIT_POLICY ?= PASSIVE
 # What `make quick` runs: behaviour of every room, none of the long trainings, subprocesses and largest models.
-QUICK := project/test_layers.py project/test_errors.py cli/test_cli.py data/test_reader.py data/test_registry.py \
+QUICK := project/test_layers.py project/test_errors.py cli/test_first_words.py data/test_reader.py data/test_registry.py \
   evaluate/test_scores.py lab/figures latency/test_costs.py latency/test_timing.py model/test_attend.py \
   model/test_checkpoints.py model/test_convolve.py model/test_layers.py model/test_preprocess.py model/test_tokenizer.py \
   reinforce/test_augment.py reinforce/test_format.py reinforce/test_seeds.py train/test_ema.py train/test_step.py \

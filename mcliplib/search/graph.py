@@ -2,9 +2,9 @@
 
 It holds the vectors as int8, and asks for four times as many as are wanted, which then get their exact cosines. The
 record `search` says how many of the ten nearest it finds among a hundred thousand and a million vectors simulated after
-the student's: pictures nearly all, texts, which lie apart from all pictures, fewer (`mcliplib benchmark search`). A chunk that has changed
-since is searched exactly, so that an answer is never an old one; the graph is built anew where this becomes a tenth of
-the index. It is only ever a copy: where it is damaged, it is not used.
+the student's: pictures nearly all, texts, which lie apart from all pictures, fewer (`mcliplib benchmark search`). A
+chunk that has changed since is searched exactly, so that an answer is never an old one; the graph is built anew where
+this becomes a tenth of the index. It is only ever a copy: where it is damaged, it is not used.
 """
 
 import importlib.util
