@@ -42,7 +42,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="mcliplib-", dir=args.folder) as name:
         folder = Path(name)
-        finding = {name: measure_finding(folder, name, print_progress) for name in _FOUND_IN}
+        finding = {one: measure_finding(folder, one, print_progress) for one in _FOUND_IN}
         indexing = measure_indexing(folder, args.pictures, print_progress)
         released = measure_indexing(folder, args.released, print_progress, model=_RELEASED, side=_SIDE)
         queries = {str(size): measure_queries(folder, size, args.queries, print_progress) for size in args.counts}

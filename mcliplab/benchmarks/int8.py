@@ -22,7 +22,7 @@ from mcliplib.export.towers import TOWERS, Tower
 from mcliplib.export.verify import ExportedEncoder
 from mcliplib.latency.worker import open_onnx
 from mcliplib.model import MobileCLIP
-from mcliplib.quantize.equalize import EQUALIZED_ON, equalize
+from mcliplib.quantize.equalize import equalize
 from mcliplib.quantize.static import INTEGER, KINDS, Quantizer, executed, quantize_static
 from mcliplib.reparam import reparameterize
 
@@ -81,12 +81,12 @@ def steps(model: MobileCLIP, calibration: np.ndarray, progress: Progress) -> Ite
         progress(name)
         tower = Tower(model, "image")
         if equalized:
-            equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
+            equalize(tower.encoder, torch.from_numpy(calibration))
         quantizer = Quantizer(to_proto(tower), calibration, per_channel=per_channel, ranges="percentile")
         yield name, quantizer.quantized(quantizer.nodes)
     progress("recipe")
     tower = Tower(model, "image")
-    equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
+    equalize(tower.encoder, torch.from_numpy(calibration))
     yield "recipe", quantize_static(tower.encoder, to_proto(tower), calibration, progress=progress).model
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image, ImageChops
 
@@ -52,10 +51,10 @@ def run_command(arguments: Sequence[str]) -> Ran:
     process = subprocess.Popen(
         [sys.executable, "-m", "mcliplib", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    seen, curve = psutil.Process(process.pid), list[tuple[float, float]]()
+    curve = list[tuple[float, float]]()
     assert process.stderr is not None
     while process.poll() is None:
-        if size := resident(seen):  # a process that is ending has none
+        if size := resident(process.pid):  # a process that is ending has none
             curve.append((time.perf_counter() - begun, size / 1e6))
         time.sleep(_EVERY)
     said = process.stderr.read()

@@ -208,11 +208,10 @@ def execute(command: Command, folder: Path, bounds: Bounds) -> Ended:
 
 def watched(process: "subprocess.Popen[bytes]", begin: float, bounds: Bounds) -> str:
     """Wait for the process's end, or name the bound that it broke."""
-    seen = psutil.Process(process.pid)
     while process.poll() is None:
         if time.monotonic() - begin > bounds.seconds:
             return f"hang: no end after {bounds.seconds:.0f} s"
-        if resident(seen) > bounds.bytes:
+        if resident(process.pid) > bounds.bytes:
             return f"memory: more than {bounds.bytes / 2**30:.1f} GiB"
         time.sleep(0.03)
     return ""
@@ -224,10 +223,11 @@ def ended(process: "subprocess.Popen[bytes]", folder: Path, seconds: float, boun
     return Ended(process.returncode, out, err, seconds, bounded)
 
 
-def resident(process: psutil.Process) -> int:
+def resident(pid: int) -> int:
     """Return the bytes that a process and its children hold in memory; 0 once it has ended."""
     total = 0
     with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 total += one.memory_info().rss

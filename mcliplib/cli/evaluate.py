@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         size = encoder.model.config.image.image_size if isinstance(encoder, ModelEncoder) else 256
         images, captions = own_pictures(args.data, args.max_pixels, side=2 * size)
-        scores = {f"{args.data}/retrieval": metrics(captions_retrieval(encoder, images, captions))}
+        found = captions_retrieval(encoder, encoder.encode_images(images), captions)
+        scores = {f"{args.data}/retrieval": metrics(found)}
     print(table(scores))
     if args.output is not None:
         write_text(args.output, json.dumps(score_values(scores), indent=2) + "\n")

@@ -152,7 +152,7 @@ def line_of(task: Task, found: EvalSet, encoded: Encoded) -> Line:
 
 
 def _notes(found: EvalSet, encoded: Encoded) -> list[str]:
-    """What in the set itself lowers the score."""
+    """Faults of the set that lower its score: a name of several classes, a cue without a right candidate."""
     notes = []
     if repeated := [name for name, times in Counter(found.classes).items() if times > 1]:
         notes.append(f"several classes have one name, and ties count as wrong: {', '.join(repeated)}")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mcliplib.data import Sample, get_card, list_datasets, load_samples
@@ -96,8 +95,7 @@ def caption_retrieval(encoder: Encoder, samples: Sequence[Sample], features: Ten
     """
     if features is None:
         features = encoder.encode_images([sample.image for sample in samples])
-    texts, pairs = captions_and_pairs(samples)
-    return retrieval(features, encoder.encode_texts(texts), pairs)
+    return captions_retrieval(encoder, features, [[sample.caption] for sample in samples])
 
 
 def captions_and_pairs(samples: Sequence[Sample]) -> tuple[list[str], Tensor]:
@@ -105,16 +103,16 @@ def captions_and_pairs(samples: Sequence[Sample]) -> tuple[list[str], Tensor]:
     return _texts_and_pairs([[sample.caption] for sample in samples])
 
 
-def captions_retrieval(encoder: Encoder, images: Sequence[Image.Image], captions: Sequence[Sequence[str]]) -> Retrieval:
+def captions_retrieval(encoder: Encoder, features: Tensor, captions: Sequence[Sequence[str]]) -> Retrieval:
     """Retrieval between pictures and their captions, where a picture may have several: each of them is right.
 
     Args:
-        encoder: of both.
-        images: no picture twice, or one of them always hides the other.
+        encoder: of the texts.
+        features: [N, D] of the pictures; no picture twice, or one of them always hides the other.
         captions: of each picture, at least one.
     """
     texts, pairs = _texts_and_pairs(captions)
-    return retrieval(encoder.encode_images(images), encoder.encode_texts(texts), pairs)
+    return retrieval(features, encoder.encode_texts(texts), pairs)
 
 
 def _texts_and_pairs(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:

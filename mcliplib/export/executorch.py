@@ -16,7 +16,7 @@ from torch import nn
 from mcliplib.export.towers import MOST_BATCH, Tower, exported
 from mcliplib.export.verify import Runtime
 from mcliplib.latency.worker import open_executorch
-from mcliplib.quantize.equalize import EQUALIZED_ON, equalize
+from mcliplib.quantize.equalize import equalize
 from mcliplib.quiet import quiet
 
 SUFFIX = ".pte"
@@ -80,7 +80,7 @@ def _in_bytes(tower: Tower, calibration: np.ndarray | None, per_channel: bool) -
         inputs = list(torch.from_numpy(calibration).split(_CHUNK))
         if per_channel:
             tower = copy.deepcopy(tower)
-            equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
+            equalize(tower.encoder, torch.from_numpy(calibration))
     prepared = prepare_pt2e(tower.exported(most=MOST_BATCH).module(), quantizer)
     for part in inputs:
         prepared(part)

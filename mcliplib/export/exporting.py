@@ -50,11 +50,7 @@ from mcliplib.preprocess import Preprocess
 
 FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-CALIBRATED = (
-    "onnx",
-    "openvino",
-    "executorch",
-)  # in int8 with ranges of activations, measured on pictures
+CALIBRATED = ("onnx", "openvino", "executorch")  # whose int8 has ranges of activations, measured on pictures
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
 
 

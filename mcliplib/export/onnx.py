@@ -17,7 +17,7 @@ from mcliplib.export.verify import Runtime
 from mcliplib.latency.worker import open_onnx
 from mcliplib.layers.cpu import PointwiseLinear, is_pointwise
 from mcliplib.preprocess import Preprocess
-from mcliplib.quantize.equalize import EQUALIZED_ON, equalize
+from mcliplib.quantize.equalize import equalize
 from mcliplib.quantize.static import INTEGER, KINDS, quantize_static, quantize_weights
 from mcliplib.quiet import quiet
 
@@ -90,7 +90,7 @@ def _in_bytes(
         quantize_weights(to_proto(tower), path)
         return onnx.load(path), {"note": "int8 weights of matrix products and embedding; activations as they come"}
     if per_channel:
-        equalize(tower.encoder, torch.from_numpy(calibration[:EQUALIZED_ON]))
+        equalize(tower.encoder, torch.from_numpy(calibration))
     made = quantize_static(tower.encoder, to_proto(tower), calibration, per_channel=per_channel, progress=progress)
     int8 = sum(count for name, count in made.executed.items() if name in INTEGER)
     in_float = sum(made.executed.get(name, 0) for name in KINDS)

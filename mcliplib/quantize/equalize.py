@@ -16,7 +16,7 @@ from mcliplib.layers import SelfAttention, SqueezeExcite
 
 MOST = 8.0  # factor of a channel, up or down
 LEVELS = 127
-EQUALIZED_ON = 64  # pictures are enough to know the activations between
+_ENOUGH = 64  # inputs, to know the activations between
 Layer = nn.Conv2d | nn.Linear
 
 
@@ -54,13 +54,13 @@ def equalize(folded: nn.Module, inputs: Float[Tensor, "n ..."]) -> int:
 
     Args:
         folded: a tower or block in its plain form.
-        inputs: a batch of its inputs.
+        inputs: its inputs, of which the first 64 are enough.
 
     Returns:
         How many pairs were scaled.
     """
     found = list(pairs(folded))
-    ranges = _input_ranges(folded, [pair.second for pair in found], inputs)
+    ranges = _input_ranges(folded, [pair.second for pair in found], inputs[:_ENOUGH])
     return sum(_equalized(pair, ranges[id(pair.second)]) for pair in found if id(pair.second) in ranges)
 
 
