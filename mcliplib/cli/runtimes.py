@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _UNIT = (
     "ms: milliseconds for one input (median, quartiles and the ninth decile of n turns); ratio: of these times to the "
     "reference's, turn by turn; cosine: with PyTorch's float32 features; start_seconds: from an empty process to the "
-    "first features; peak_mb: most memory of its process, in 1e6 bytes; bytes: of the artefact"
+    "first features; peak_mb: most memory of its process, in 1e6 bytes; bytes: of the artefact; gflop: 1e9 operations "
+    "of one input; gflops: 1e9 operations per second, of one dense convolution in each runtime and on paper"
 )
 _CALIBRATION = "tuxpaint-train"
 _PICTURES = 8  # calibrate int8: what it computes matters here less than that it computes in bytes
@@ -41,11 +42,15 @@ def register(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, race, print a table, and record if wanted."""
+    import torch
+
     from mcliplib.export.exporting import tower_inputs
     from mcliplib.export.verify import calibration_inputs
-    from mcliplib.latency.contenders import make_contenders, seeded_model
+    from mcliplib.latency.contenders import make_contenders, make_kernels, seeded_model
+    from mcliplib.latency.flops import CONVOLVED, tower_cost
     from mcliplib.latency.peers import example_for, tower_of
     from mcliplib.latency.runtimes import race
+    from mcliplib.reparam import reparameterize
 
     check_at_least(args, rounds=2, threads=1)
     if args.record:
@@ -66,7 +71,12 @@ def run(args: argparse.Namespace) -> int:
         found = race(
             contenders, example.numpy(), Path(name), rounds=args.rounds, threads=args.threads, progress=progress
         )
+        progress("one convolution")
+        pixels = torch.zeros(CONVOLVED).numpy()
+        kernels = race(make_kernels(Path(name)), pixels, Path(name), rounds=args.rounds, threads=args.threads)
+    gflop = tower_cost(reparameterize(tower_of(model, args.tower)), example).flops / 1e9
     values = _values(found, wanted, {one.name for one in contenders if one.ours})
+    values["limits"] = {"gflop": gflop, "gflops": _speeds(kernels, args.threads)}
     print(_table(values))
     if args.record:
         from mcliplib import results
@@ -79,6 +89,16 @@ def run(args: argparse.Namespace) -> int:
         )
         print(f"recorded in {path}")
     return 0
+
+
+def _speeds(kernels: "Race", threads: int) -> dict[str, float | None]:
+    from mcliplib.latency.flops import CONVOLUTION_FLOPS, machine, nominal_gflops
+    from mcliplib.threads import using_threads
+
+    with using_threads(threads):
+        found = {"pytorch float32": machine().gflops}
+    found |= {name: CONVOLUTION_FLOPS / min(times) / 1e6 for name, times in kernels.measurement.samples.items()}
+    return {**found, "on paper, float32": nominal_gflops(threads)}
 
 
 def _values(found: "Race", wanted: Any, ours: set[str]) -> dict[str, Any]:
@@ -124,5 +144,10 @@ def _table(values: dict[str, Any]) -> str:
             f"{name:<{width}}{row['ms']['median']:>8.2f}{row['ms']['p90']:>9.2f}  {span:<22}{cosine:>9}"
             f"{row['start_seconds']:>9.1f}{peak:>9}"
         )
+    limits = values["limits"]
+    lines += [f"{limits['gflop']:.3g} GFLOP; one convolution, in GFLOP/s:"]
+    lines += [
+        f"{name:<{width}}{'unknown' if one is None else f'{one:.0f}':>8}" for name, one in limits["gflops"].items()
+    ]
     lines += [f"{name}: did not take part, {why}" for name, why in values["failed"].items()]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The contenders of `mcliplib benchmark runtimes`: a tower in PyTorch and in every format, and the peer's likewise."""
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from mcliplib.export.exporting import find_format
 from mcliplib.export.onnx import proto_of
 from mcliplib.export.towers import Tower
 from mcliplib.factory import create_model
+from mcliplib.latency.flops import CONVOLVED, convolution
 from mcliplib.latency.peers import SEED, TowerKind, example_for, get_peer, peer_run, randomize_statistics, tower_of
 from mcliplib.latency.runtimes import Contender
 from mcliplib.latency.tuning import WAYS, prepare
@@ -98,6 +100,20 @@ def make_contenders(
         made.append(_in_torch(way, folder, model=name, tower=tower, way=way))
     for format, precisions in FORMATS.items():
         made += _exports(plain, format, precisions, folder, calibration, progress)
+    return made
+
+
+def make_kernels(folder: Path) -> list[Contender]:
+    """One dense convolution, in the runtimes with the fastest kernels: how fast this machine can be (`flops`)."""
+    import onnx
+
+    path = folder / "convolution.onnx"
+    with torch.no_grad():
+        program = torch.export.export(convolution().eval(), (torch.zeros(CONVOLVED),))
+    onnx.save(proto_of(program, "inputs"), path)
+    made = [Contender("onnxruntime float32", "onnxruntime", path)]
+    if importlib.util.find_spec("openvino"):
+        made += [Contender(f"openvino {one}", "openvino", path, one) for one in ("float32", "bfloat16")]
     return made
 
 

@@ -6,6 +6,7 @@ number of threads. `nominal_gflops` says what the processor could do on paper.
 """
 
 import functools
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 aten = torch.ops.aten
 MATRIX_SIZES = (512, 1024, 2048)
 CONVOLVED = (2, 256, 28, 28)  # pixels of the convolution that is tried: batch, channels, height, width
+CONVOLUTION_FLOPS = 2 * 9 * CONVOLVED[1] * math.prod(CONVOLVED)
 COPY_BYTES = 2**28  # larger than the caches
 REPEATS = 10
 _KINDS: dict[Any, str] = {
@@ -125,11 +127,15 @@ def _speeds(dtype: torch.dtype) -> Iterator[float]:
     for size in MATRIX_SIZES:
         left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
         yield 2 * size**3 / _best(functools.partial(torch.mm, left, right)) / 1e9
-    batch, channels, height, width = CONVOLVED
-    layer = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
+    layer = convolution().to(dtype)
     pixels = torch.randn(CONVOLVED).to(dtype).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        yield 2 * 9 * channels**2 * batch * height * width / _best(lambda: layer(pixels)) / 1e9
+        yield CONVOLUTION_FLOPS / _best(lambda: layer(pixels)) / 1e9
+
+
+def convolution() -> nn.Conv2d:
+    """A layer that does `CONVOLUTION_FLOPS` on `CONVOLVED` pixels, as fast as a library's best kernels can."""
+    return nn.Conv2d(CONVOLVED[1], CONVOLVED[1], 3, padding=1)
 
 
 def nominal_gflops(threads: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> float | None:

@@ -115,6 +115,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert values["pytorch eager"]["ratio"]["median"] == 1
     assert values["onnxruntime int8"]["bytes"] < values["onnxruntime float32"]["bytes"]
     assert "--tower image" in record["command"]
+    limits = record["values"]["limits"]
+    assert 0 < limits["gflop"] < 0.1
+    speeds = limits["gflops"]
+    assert speeds["pytorch float32"] > 0
+    assert speeds["onnxruntime float32"] > limits["gflop"] / values["onnxruntime float32"]["ms"]["median"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is in requirements-runtimes.lock")
