@@ -84,7 +84,7 @@ def run_plan(
 
 def gather(plan: Plan, output: Path | None) -> Results:
     """The results that there are of the plan's runs: those in the folder, and those in the record."""
-    recorded: Results = results.load(plan.name)["values"]["runs"] if plan.name in results.names() else {}
+    recorded = _recorded(plan.name) if plan.name in results.names() else {}
     runs = {run.name: run for run in plan.runs()}
     paths = [path for path in sorted(output.glob("*.json")) if path.stem in runs] if output else []
     own: Results = {path.stem: fitted(read_json(path), _Result, str(path)) for path in paths}
@@ -92,6 +92,13 @@ def gather(plan: Plan, output: Path | None) -> Results:
     for there in (recorded, own):
         found |= {name: one for name, one in there.items() if name in runs and _fits(one, runs[name])}
     return found
+
+
+def _recorded(name: str) -> Results:
+    values = results.load(name)["values"]
+    if "runs" not in values:
+        raise UserError(f"{results.folder() / name}.json: is no experiment's record; give the experiment another name")
+    return dict(values["runs"])
 
 
 class _Result(TypedDict):

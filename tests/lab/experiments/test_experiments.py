@@ -13,6 +13,7 @@ from mcliplab.experiments import runner as module
 from mcliplab.experiments.data import PlanData
 from mcliplab.experiments.noise import with_wrong_captions, wrong_captions
 from mcliplab.experiments.plan import Plan
+from mcliplib import results
 from mcliplib.checkpoints import load_model
 from mcliplib.cli import main
 from mcliplib.data import load_samples
@@ -86,6 +87,19 @@ def test_the_experiments_of_the_package_are_whole(name):
     planned = sum(len(plan.budgets_of(variant)) for variant in plan.variants) * len(plan.seeds)
     assert len({run.name for run in runs}) == len(runs) == planned
     assert len({json.dumps(run.as_json(), sort_keys=True) for run in runs}) == len(runs)
+
+
+def test_all_are_listed_with_what_is_recorded(capsys):
+    assert main(["experiment", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == plan_names()
+    assert all(" runs recorded. " in line for line in lines)
+
+
+def test_a_record_of_something_else_is_named(plan):
+    results.record(plan.stem, {"plain": {}}, unit="", n=1, seeds=[0], command="mcliplib", seconds=1.0)
+    with pytest.raises(UserError, match=r"\.json: is no experiment's record"):
+        gather(load_plan(str(plan)), None)
 
 
 def test_a_plan_may_have_the_base_of_another(plan):
