@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 from mcliplab.pairs import encoded_pairs
 from mcliplib.data import get_card, shard_paths
@@ -10,13 +11,14 @@ from mcliplib.errors import UserError
 _NON_DEGENERATE = 0.1
 
 
-def constant_answer(task: str) -> float:
+def constant_answer(task: str, depth: int = 1) -> float:
     """The score of one answer for everything: the most frequent class or caption, or one picture.
 
     Of retrieval it is the mean of both ways. A student below it has learned nothing that this task would show.
 
     Args:
         task: "set/task", as `evaluate_suite` names it.
+        depth: answers that are given, as in top-5 and R@5.
 
     Raises:
         UserError: no such set, or no such task in it.
@@ -28,9 +30,14 @@ def constant_answer(task: str) -> float:
     pairs = (members for _, members in encoded_pairs(shard_paths(name)))
     if tasks[kind]["kind"] == "retrieval":
         captions = Counter(members["txt"] for members in pairs)
-        return (max(captions.values()) / captions.total() + 1 / len(captions)) / 2
+        return (_share(captions, depth) + min(1.0, depth / len(captions))) / 2
     labels = Counter(json.loads(members["json"])[tasks[kind]["label_field"]] for members in pairs)
-    return max(labels.values()) / labels.total()
+    return _share(labels, depth)
+
+
+def _share(counted: Counter[Any], depth: int) -> float:
+    """Of all that was counted, the share of the most frequent ones."""
+    return sum(count for _, count in counted.most_common(depth)) / counted.total()
 
 
 def is_non_degenerate(task: str) -> bool:

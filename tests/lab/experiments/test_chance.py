@@ -28,6 +28,16 @@ def test_the_constant_answer_of_retrieval_is_one_caption_and_one_picture():
     assert constant_answer("tuxpaint-heldout/retrieval") == pytest.approx(blind / 2)
 
 
+def test_five_constant_answers_are_the_five_most_frequent_ones():
+    name, task = "gcompris-activities", "objects"
+    spec, samples = get_card(name)["tasks"][task], load_samples(name)
+    labels = torch.tensor([spec["classes"].index(sample.meta[spec["label_field"]]) for sample in samples])
+    counts = torch.bincount(labels, minlength=len(spec["classes"])).float()
+    blind = zero_shot(counts.expand(len(labels), -1), torch.eye(len(counts)), labels)
+    assert constant_answer(f"{name}/{task}", 5) == pytest.approx(blind.top5)
+    assert constant_answer("tuxpaint-heldout/retrieval", 10**6) == 1
+
+
 def test_tasks_of_few_or_uneven_classes_are_degenerate():
     tasks = [f"{name}/{task}" for name in list_datasets("eval") for task in get_card(name)["tasks"]]
     few = {"art4apps/categories", "gcompris-activities/activities", "gcompris-activities/objects"}
