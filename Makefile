@@ -49,7 +49,7 @@ lab: env ## Open the chapters as live notebooks in JupyterLab
 	$(BIN)/jupyter lab book
 
 test: lint $(RUNTIMES) ## Run everything that must hold: lint, types, then all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks --durations 20
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going pages chapters
 
 pages: env # the executed book, in a browser too

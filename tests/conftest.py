@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 _MUCH = 2**30  # bytes; a worker that has only imported everything takes 0.6 of it
+_TOLD = 3.0  # GiB
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # no property fails because an example took long
@@ -61,8 +62,11 @@ def give_memory_back() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def give_much_memory_back() -> Iterator[None]:
-    """A large model goes before the next test makes another: a worker stays below 4 GiB."""
+    """A large model goes before the next test makes another; the tests that took most are told at the end."""
+    before = _peak()
     yield
+    if (peak := _peak()) > max(before, _TOLD):
+        LARGEST[os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]] = peak
     if psutil.Process().memory_info().rss > _MUCH:
         _trim()
 
@@ -82,6 +86,11 @@ def colourful():
 
 
 PEAKS: dict[str, float] = {}  # GiB, by worker
+LARGEST: dict[str, float] = {}  # GiB, by test: the worker's peak after it, where the test raised it
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def pytest_sessionstart() -> None:
@@ -91,18 +100,21 @@ def pytest_sessionstart() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Each worker sends home how much memory it took."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["peak_gib"] = peak
+        session.config.workeroutput |= {"peak_gib": _peak(), "largest": LARGEST}
     else:
-        PEAKS["this process"] = peak
+        PEAKS["this process"] = _peak()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_testnodedown(node, error) -> None:
-    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak_gib", 0.0)
+    told = getattr(node, "workeroutput", {})
+    PEAKS[node.gateway.id] = told.get("peak_gib", 0.0)
+    LARGEST.update(told.get("largest", {}))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     shown = ", ".join(f"{name} {peak:.1f} GiB" for name, peak in sorted(PEAKS.items()))
     terminalreporter.write_line(f"peak memory: {shown}")
+    for name, peak in sorted(LARGEST.items(), key=lambda one: -one[1]):
+        terminalreporter.write_line(f"  {peak:.1f} GiB after {name}")
