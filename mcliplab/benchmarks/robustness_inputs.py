@@ -341,6 +341,7 @@ def no_list(place: Place) -> Command:
 
 
 _LINE = r"1 skipped: bad list line .*line-00000014"
+_PNG = encoded(drawing(GOOD))  # none of the good ones
 LISTS: Rows = (
     ("too many cells", rows("g1.png,a dog, a cat"), "survived", _LINE),
     ("a quotation mark that is not closed", rows('g1.png,"x'), "survived", _LINE),
@@ -426,7 +427,6 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-_PNG = encoded(drawing(GOOD))  # none of the good ones
 SHARDS: Rows = (
     ("a bomb in a .tar.gz", shard(bomb_tar, "a.tar.gz"), "survived", "12 samples read; .*is broken: the archive"),
     ("cut in the middle", shard(lambda: tar_of(good_members())[:9000]), "survived", "samples read; .*is broken"),

@@ -53,7 +53,7 @@ def convert(
 
     with quiet():
         if precision == "int8":
-            program = _in_bytes(tower, calibration, per_channel)
+            program = _quantized(tower, calibration, per_channel)
         else:
             dtype = torch.float16 if precision == "float16" else torch.float32
             program = tower.computing_in(dtype).exported(most=MOST_BATCH)
@@ -65,7 +65,7 @@ def convert(
     return {"note": f"XNNPACK computes {parts} parts of the graph; batches up to {MOST_BATCH}"}
 
 
-def _in_bytes(tower: Tower, calibration: np.ndarray | None, per_channel: bool) -> torch.export.ExportedProgram:
+def _quantized(tower: Tower, calibration: np.ndarray | None, per_channel: bool) -> torch.export.ExportedProgram:
     """A quantized tower as a graph: with pairs of quantize and dequantize, which XNNPACK fuses into integer kernels."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e

@@ -7,7 +7,7 @@ Core ML's tools, which are among them. The extra `litert` adds 745 MB: jaxlib 34
 - `onnx`: float32, float16, bfloat16 (weights only; it computes in float32) and int8 are verified.
 - `openvino`: float32, float16 and int8 are verified; bfloat16 is refused (weights are float32, float16 or int8).
 - `executorch`: float32, float16 and int8 are verified; bfloat16 is refused (XNNPACK has none).
-- `litert`: float32, float16 (weights only) and int8 (weights only) are verified; bfloat16 is refused.
+- `litert`: float32, float16 (weights only) and int8 (activations as they come) are verified; bfloat16 is refused.
 - `coreml`: float32 and float16 are converted, and verified on macOS, where Core ML runs; others are refused.
 """
 
@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -44,11 +44,12 @@ from mcliplib.export.verify import (
     least_cosine,
 )
 from mcliplib.factory import get_preprocess, get_tokenizer
-from mcliplib.files import new_folder, read_json
+from mcliplib.files import blaming, fitted, new_folder, read_json
 from mcliplib.model import MobileCLIP
 from mcliplib.preprocess import Preprocess
 
-FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
+Format = Literal["onnx", "openvino", "executorch", "litert", "coreml"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 CALIBRATED = ("onnx", "openvino", "executorch")  # whose int8 has ranges of activations, measured on pictures
 _EDGE_TEXTS = ("", "é ☂ 漢字", "a very long text " * 40)
@@ -70,7 +71,8 @@ def export(
     """Write a folder with a model's folded towers for another runtime, verified.
 
     The folder appears once pictures and texts have gone through each artefact, in its own runtime, and through PyTorch,
-    in batches of 1, 2 and 7, with a smallest cosine of at least 0.9999 (float32) or 0.999 (float16, bfloat16).
+    in batches of 1, 2, 7 and 16 (pictures as bytes one by one), with a smallest cosine of at least 0.9999 (float32) or
+    0.999 (float16, bfloat16).
     int8 is judged by what it is for: how many of 300 pictures, of another set than that of the calibration, find the
     same text first as with the float model; at least 75% must.
 
@@ -90,8 +92,8 @@ def export(
         What `card.json` holds.
 
     Raises:
-        UserError: unknown or refused arguments, a missing package, a folder that is not empty, or an artefact that does
-            not compute what PyTorch computes. No folder is left behind.
+        UserError: unknown or refused arguments, or ones that would do nothing, a missing package, a folder that is not
+            empty, or an artefact that does not compute what PyTorch computes. No folder is left behind.
         WriteError: the folder cannot be written.
         RuntimeError: the model is in train mode.
     """
@@ -101,8 +103,16 @@ def export(
         raise UserError(f"precision is one of {', '.join(PRECISIONS)}, tower one of image, text, both")
     if precision not in writer.PRECISIONS:
         raise UserError(f"format {format} is not written in {precision}: {writer.REFUSED[precision]}")
-    if preprocessing and format != "onnx":
-        raise UserError("only format onnx can hold the preprocessing; the others have it beside them, as JSON")
+    if preprocessing and (format != "onnx" or "image" not in names):
+        raise UserError("only the image tower in onnx can hold the preprocessing; else it is beside it, as JSON")
+    calibrated = precision == "int8" and "image" in names and format in CALIBRATED
+    if (calibration is not None or not per_channel) and not calibrated:
+        raise UserError(
+            f"--calibrate and --per-tensor are for the image tower in int8, in {', '.join(CALIBRATED)}; "
+            "here they would do nothing"
+        )
+    if force and precision != "int8":
+        raise UserError("--force is for int8; other precisions are never written when they are wrong")
     card: Card = {
         "model": model.config.name,
         "format": format,
@@ -115,11 +125,11 @@ def export(
         "versions": _versions(writer),
     }
     pixels = None
-    if precision == "int8" and "image" in names and format in CALIBRATED:
+    if calibrated:
         if calibration is None:
             raise UserError("int8 needs pictures to calibrate on: --calibrate FOLDER, or the name of a shipped set")
         pixels = tower_inputs(model, "image", calibration_inputs(calibration))
-        card["calibration"] = {"source": Path(calibration).name, "n": len(pixels)}
+        card["calibration"] = {"source": Path(calibration).resolve().name, "n": len(pixels)}
     with new_folder(Path(path)) as folder:
         inputs = find_inputs()
         for name in names:
@@ -152,6 +162,18 @@ def export(
     return card
 
 
+class _Towers(TypedDict, total=False):
+    image: dict[str, Any]
+    text: dict[str, Any]
+
+
+class _Card(TypedDict):
+    format: Format
+    config: str
+    bytes_in: bool
+    towers: _Towers
+
+
 def load_exported(folder: str | Path) -> ExportedEncoder:
     """The encoder of a folder that `mcliplib export` wrote.
 
@@ -159,18 +181,22 @@ def load_exported(folder: str | Path) -> ExportedEncoder:
         UserError: it is no such folder, its card is broken, or the format's packages are missing.
     """
     path = Path(folder) / CARD
-    card = read_json(path)
-    if not isinstance(card, dict) or card.get("format") not in FORMATS or not isinstance(card.get("config"), str):
-        raise UserError(f"{path}: is not the card of an export; write the folder anew with mcliplib export")
+    card = fitted(read_json(path), _Card, f"{path}: is not the card of an export")
     writer = find_format(card["format"])
-    artefacts = {name: Path(folder) / f"{name}{writer.SUFFIX}" for name in TOWERS}
-    try:
-        runtimes = {name: writer.load(artefact) for name, artefact in artefacts.items() if artefact.exists()}
-    except CannotRun as error:
-        raise UserError(f"{folder}: {error}") from error
-    if not runtimes:
-        raise UserError(f"{folder}: holds no {writer.SUFFIX} file; write it anew with mcliplib export")
+    towers = [name for name in TOWERS if name in card["towers"]]
+    runtimes = {name: _loaded(writer, Path(folder) / f"{name}{writer.SUFFIX}") for name in towers}
     return ExportedEncoder(config_from_json(card["config"], str(path)), runtimes, bytes_in=card["bytes_in"])
+
+
+def _loaded(writer: ModuleType, artefact: Path) -> Runtime:
+    if not artefact.exists():
+        raise UserError(f"{artefact}: is missing, and {CARD} names it; write the folder anew with mcliplib export")
+    try:
+        with blaming(f"{artefact}: cannot be read", "; write the folder anew with mcliplib export"):
+            runtime: Runtime = writer.load(artefact)
+    except CannotRun as error:
+        raise UserError(f"{artefact}: {error}") from error
+    return runtime
 
 
 def find_format(format: str) -> ModuleType:
@@ -222,7 +248,7 @@ def _judge(
     model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: str | Path | None, *, bytes_in: bool
 ) -> Agreement:
     """The quantized towers, and for one that is not quantized the float one, on pictures that calibrated nothing."""
-    inputs = find_inputs(JUDGED, but=str(calibration))
+    inputs = find_inputs(JUDGED, but=calibration if calibration is None else str(calibration))
     texts = captions_and_pairs(inputs.samples)[0]
     whole: dict[TowerName, Runtime] = {name: Tower(model, name).reference for name in TOWERS}
     plain = ExportedEncoder(model.config, whole)
@@ -252,4 +278,10 @@ def size_of(paths: Sequence[Path]) -> int:
 
 
 def _versions(writer: ModuleType) -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("mcliplib", "torch", *writer.NEEDS)}
+    return {name: _version(name) for name in ("mcliplib", "torch", *writer.NEEDS)}
+
+
+def _version(module: str) -> str:
+    """Of the package that a module is from, which may have another name, as `onnxruntime-gpu`."""
+    packages = importlib.metadata.packages_distributions().get(module, [module])
+    return importlib.metadata.version(packages[0])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mcliplib.errors import UserError
 from mcliplib.export.towers import INPUTS, Tower
 from mcliplib.export.verify import Runtime
 from mcliplib.latency.worker import open_onnx
@@ -63,7 +64,7 @@ def convert(
 
     about: dict[str, Any] = {"opset": OPSET}
     if precision == "int8":
-        model, more = _in_bytes(copy.deepcopy(tower), path, calibration, per_channel, progress)
+        model, more = _quantized(copy.deepcopy(tower), path, calibration, per_channel, progress)
         about |= more
     else:
         model = to_proto(tower.computing_in(torch.float16) if precision == "float16" else tower)
@@ -78,23 +79,26 @@ def convert(
     return about | {"operators": operators(model)}
 
 
-def _in_bytes(
+def _quantized(
     tower: Tower, path: Path, calibration: np.ndarray | None, per_channel: bool, progress: Callable[[str], None]
 ) -> tuple[Any, dict[str, Any]]:
     """An image tower by static quantization, a text tower with its weights only."""
     import onnx
 
-    if calibration is None:
+    if tower.name == "text":
         forms = {id(part): PointwiseLinear(part) for part in tower.modules() if is_pointwise(part)}
         tower.encoder = copy.deepcopy(tower.encoder, forms)  # as matrix products, which can be quantized dynamically
         quantize_weights(to_proto(tower), path)
         return onnx.load(path), {"note": "int8 weights of matrix products and embedding; activations as they come"}
+    if calibration is None:
+        raise UserError("int8 needs pictures to calibrate on")
     if per_channel:
         equalize(tower.encoder, torch.from_numpy(calibration))
     made = quantize_static(tower.encoder, to_proto(tower), calibration, per_channel=per_channel, progress=progress)
     int8 = sum(count for name, count in made.executed.items() if name in INTEGER)
     in_float = sum(made.executed.get(name, 0) for name in KINDS)
     note = (
+        "a processor without VNNI, or ARM's dot products, may saturate sums, and answer otherwise; "
         f"{int8} convolutions and products run as int8, {in_float} in float; "
         f"1 - cosine on calibration pictures {made.errors[0]:.4f} with all layers in int8, {made.errors[1]:.4f} as is"
     )

@@ -47,7 +47,7 @@ _TEXTS = (
 )
 
 
-class CannotRun(Exception):
+class CannotRun(UserError):
     """This machine has no runtime for an artefact; says why."""
 
 
@@ -136,6 +136,8 @@ def calibration_inputs(source: str | Path, count: int = _CALIBRATION) -> Inputs:
         UserError: no such set or folder, or no picture that can be read.
     """
     if not Path(source).is_dir():
+        if str(source) not in (sets := list_datasets()):  # so that the set that judges is another one
+            raise UserError(f"{source}: is no folder of pictures, and no shipped set; there is {', '.join(sets)}")
         every = load_samples(str(source), side=512)
         return Inputs(every[:: -(-len(every) // count)], str(source))
     paths = list(list_pictures(Path(source))[0])

@@ -6,10 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from mcliplib.checkpoints.formats import config_to_json
 from mcliplib.cli import main
 from mcliplib.errors import UserError
 from mcliplib.evaluate import Encoder, ModelEncoder
 from mcliplib.export import export, load_exported
+from mcliplib.export.exporting import find_format
 
 TEXTS = ["a red flag", "", "two boats in a harbour", "é ☂ 漢字"]
 
@@ -63,13 +65,34 @@ def test_a_tower_that_is_not_there(exported):
         ("[]", "is not the card of an export"),
         (json.dumps({"format": "onnx"}), "is not the card of an export"),
         (json.dumps({"format": "pickle", "config": "{}"}), "is not the card of an export"),
-        (json.dumps({"format": "onnx", "config": "{}", "bytes_in": False}), r"holds no \.onnx file"),
+        (json.dumps({"format": "onnx", "config": "{}", "bytes_in": "no", "towers": {}}), "bytes_in: must be bool"),
+        (json.dumps({"format": "onnx", "config": "{}", "bytes_in": False, "towers": []}), "towers: must be"),
+        (
+            json.dumps({"format": "onnx", "config": "{}", "bytes_in": False, "towers": {"text": {}}}),
+            r"text\.onnx: is mis",
+        ),
+        (json.dumps({"format": "onnx", "config": "[", "bytes_in": False, "towers": {}}), r"card\.json"),
     ],
 )
 def test_a_broken_folder_is_one_line(tmp_path, card, message):
     (tmp_path / "card.json").write_text(card)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         load_exported(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "executorch", "litert"])
+def test_a_damaged_artefact_is_named_with_its_cure(student, tmp_path, format):
+    try:
+        writer = find_format(format)
+    except UserError as error:
+        pytest.skip(str(error))
+    card = {"format": format, "config": config_to_json(student.config), "bytes_in": False, "towers": {"image": {}}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    (tmp_path / f"image{writer.SUFFIX}").write_bytes(b"<net>no model")
+    with pytest.raises(UserError, match=rf"image\{writer.SUFFIX}: cannot be read .*; write the folder anew") as caught:
+        load_exported(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_card_is_named(tmp_path):

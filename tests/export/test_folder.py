@@ -2,6 +2,7 @@
 
 import errno
 import html
+import importlib.metadata
 import itertools
 import json
 import os
@@ -166,6 +167,13 @@ def test_a_missing_package_is_named_with_its_cure(tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_package_of_another_name_has_its_version(monkeypatch):
+    monkeypatch.setattr(
+        exporting.importlib.metadata, "packages_distributions", lambda: {"onnxruntime": ["onnx"], "torch": ["torch"]}
+    )
+    assert exporting._version("onnxruntime") == importlib.metadata.version("onnx")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -173,6 +181,13 @@ def test_a_missing_package_is_named_with_its_cure(tmp_path, monkeypatch, capsys)
         (["--precision", "int3"], "precision is one of"),
         (["--model", "open_clip:ViT-B-32/x"], "only MobileCLIP models"),
         (["--model", "mobileclip_s0"], "without trained weights"),
+        (["--calibrate", "openclipart"], "would do nothing"),
+        (["--per-tensor"], "would do nothing"),
+        (["--precision", "int8", "--tower", "text", "--calibrate", "openclipart"], "would do nothing"),
+        (["--force"], "--force is for int8"),
+        (["--preprocessing", "--tower", "text"], "only the image tower"),
+        (["--precision", "int8", "--calibrate", "eval"], "no shipped set; there is art4apps, "),
+        (["--precision", "int8", "--calibrate", "no/such"], "no folder of pictures"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, options, message, capsys):
