@@ -4,10 +4,12 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcliplib.cli.common import check_at_least, command_line
+from mcliplib.errors import UserError
 from mcliplib.results import check_name
 
 if TYPE_CHECKING:
@@ -42,12 +44,10 @@ def register(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, race, print a table, and record if wanted."""
-    import torch
-
     from mcliplib.export.exporting import tower_inputs
     from mcliplib.export.verify import calibration_inputs
-    from mcliplib.latency.contenders import make_contenders, make_kernels, seeded_model
-    from mcliplib.latency.flops import CONVOLVED, tower_cost
+    from mcliplib.latency.contenders import make_contenders, seeded_model
+    from mcliplib.latency.flops import tower_cost
     from mcliplib.latency.peers import example_for, tower_of
     from mcliplib.latency.runtimes import race
     from mcliplib.reparam import reparameterize
@@ -71,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
         found = race(
             contenders, example.numpy(), Path(name), rounds=args.rounds, threads=args.threads, progress=progress
         )
-        progress("one convolution")
-        pixels = torch.zeros(CONVOLVED).numpy()
-        kernels = race(make_kernels(Path(name)), pixels, Path(name), rounds=args.rounds, threads=args.threads)
+        kernels = _race_kernels(Path(name), args.rounds, args.threads, progress)
     gflop = tower_cost(reparameterize(tower_of(model, args.tower)), example).flops / 1e9
     values = _values(found, wanted, {one.name for one in contenders if one.ours})
     values["limits"] = {"gflop": gflop, "gflops": _speeds(kernels, args.threads)}
@@ -91,13 +89,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _speeds(kernels: "Race", threads: int) -> dict[str, float | None]:
+def _race_kernels(
+    folder: Path, rounds: int, threads: int, progress: Callable[[str], None]
+) -> Mapping[str, Sequence[float]]:
+    """Milliseconds of one convolution in each runtime that runs it; empty where none does, as without ONNX."""
+    import numpy as np
+
+    from mcliplib.latency.contenders import make_kernels
+    from mcliplib.latency.flops import CONVOLVED
+    from mcliplib.latency.runtimes import race
+
+    progress("one convolution")
+    try:
+        pixels = np.zeros(CONVOLVED, np.float32)
+        return race(make_kernels(folder), pixels, folder, rounds=rounds, threads=threads).measurement.samples
+    except UserError as error:
+        progress(f"one convolution: {error}")
+        return {}
+
+
+def _speeds(kernels: Mapping[str, Sequence[float]], threads: int) -> dict[str, float | None]:
     from mcliplib.latency.flops import CONVOLUTION_FLOPS, machine, nominal_gflops
     from mcliplib.threads import using_threads
 
     with using_threads(threads):
         found = {"pytorch float32": machine().gflops}
-    found |= {name: CONVOLUTION_FLOPS / min(times) / 1e6 for name, times in kernels.measurement.samples.items()}
+    found |= {name: CONVOLUTION_FLOPS / min(times) / 1e6 for name, times in kernels.items()}
     return {**found, "on paper, float32": nominal_gflops(threads)}
 
 

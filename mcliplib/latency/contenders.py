@@ -104,7 +104,12 @@ def make_contenders(
 
 
 def make_kernels(folder: Path) -> list[Contender]:
-    """One dense convolution, in the runtimes with the fastest kernels: how fast this machine can be (`flops`)."""
+    """One dense convolution, in the runtimes with the fastest kernels: how fast this machine can be (`flops`).
+
+    Raises:
+        UserError: the packages that write it are missing; says what to install.
+    """
+    find_format("onnx")
     import onnx
 
     path = folder / "convolution.onnx"
@@ -151,7 +156,12 @@ def _exports(
 def _peers_exports(
     peer: str, model: str, folder: Path, example: Tensor, progress: Callable[[str], None]
 ) -> Iterator[Contender]:
-    """The peer's tower in ONNX, for both runtimes that read it."""
+    """The peer's tower in ONNX, for both runtimes that read it; none without the packages that write it."""
+    try:
+        find_format("onnx")
+    except UserError as error:
+        progress(f"{peer} in ONNX: {error}")
+        return
     import onnx
 
     package = get_peer(peer)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from mcliplib.export.onnx import to_proto
 from mcliplib.export.towers import Tower
 from mcliplib.latency import runtimes
 from mcliplib.latency.contenders import seeded_model, torch_run
+from mcliplib.latency.peers import PEERS, Peer
 from mcliplib.latency.runtimes import Contender, race
 from mcliplib.latency.timing import turns
 
@@ -120,6 +122,24 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     speeds = limits["gflops"]
     assert speeds["pytorch float32"] > 0
     assert speeds["onnxruntime float32"] > limits["gflop"] / values["onnxruntime float32"]["ms"]["median"]
+
+
+def test_the_command_without_onnx(tmp_path, monkeypatch, capsys):
+    """What needs the extra `export` is left out: our exports, the peer's and the kernels."""
+    monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr("mcliplib.latency.contenders.FORMATS", {"onnx": ("float32",)})
+    monkeypatch.setattr("mcliplib.latency.contenders.OUR_WAYS", ("eager",))
+    peer = Peer("timm", "image", {"mobileclip_pico": "tiny"}, lambda name, embed_dim: torch.nn.Identity())
+    monkeypatch.setitem(PEERS, "timm", peer)
+    command = ["benchmark", "runtimes", "--model", "mobileclip_pico", "--rounds", "2", "--threads", "1"]
+    assert main([*command, "--record", "runtimes-test"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    for what in ("onnx", "timm in ONNX", "one convolution"):
+        assert f"{what}: format onnx needs onnx: pip install 'mcliplib[export]'" in told
+    values = json.loads((tmp_path / "runtimes-test.json").read_text())["values"]
+    assert set(values["contenders"]) == {"pytorch eager"}
+    assert set(values["limits"]["gflops"]) == {"pytorch float32", "on paper, float32"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is in requirements-runtimes.lock")
