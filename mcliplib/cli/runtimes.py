@@ -19,7 +19,9 @@ _UNIT = (
     "ms: milliseconds for one input (median, quartiles and the ninth decile of n turns); ratio: of these times to the "
     "reference's, turn by turn; cosine: with PyTorch's float32 features; start_seconds: from an empty process to the "
     "first features; peak_mb: most memory of its process, in 1e6 bytes; bytes: of the artefact; gflop: 1e9 operations "
-    "of one input; gflops: 1e9 operations per second, of one dense convolution in each runtime and on paper"
+    "of one input; gflops: 1e9 operations per second, of 'pytorch float32' in the fastest of several matrix products "
+    "and one dense convolution, of the other runtimes in that convolution alone, and on paper; cpu_flags: the "
+    "processor's instructions for vectors and low precision, as far as the system tells"
 )
 _CALIBRATION = "tuxpaint-train"
 _PICTURES = 8  # calibrate int8: what it computes matters here less than that it computes in bytes
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from mcliplib.export.exporting import tower_inputs
     from mcliplib.export.verify import calibration_inputs
     from mcliplib.latency.contenders import make_contenders, seeded_model
-    from mcliplib.latency.flops import tower_cost
+    from mcliplib.latency.flops import cpu_flags, tower_cost
     from mcliplib.latency.peers import example_for, tower_of
     from mcliplib.latency.runtimes import race
     from mcliplib.reparam import reparameterize
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         kernels = _race_kernels(Path(name), args.rounds, args.threads, progress)
     gflop = tower_cost(reparameterize(tower_of(model, args.tower)), example).flops / 1e9
     values = _values(found, wanted, {one.name for one in contenders if one.ours})
-    values["limits"] = {"gflop": gflop, "gflops": _speeds(kernels, args.threads)}
+    values["limits"] = {"gflop": gflop, "gflops": _speeds(kernels, args.threads), "cpu_flags": cpu_flags()}
     print(_table(values))
     if args.record:
         from mcliplib import results
@@ -162,7 +164,7 @@ def _table(values: dict[str, Any]) -> str:
             f"{row['start_seconds']:>9.1f}{peak:>9}"
         )
     limits = values["limits"]
-    lines += [f"{limits['gflop']:.3g} GFLOP; one convolution, in GFLOP/s:"]
+    lines += [f"{limits['gflop']:.3g} GFLOP; the machine's GFLOP/s, in a convolution:"]
     lines += [
         f"{name:<{width}}{'unknown' if one is None else f'{one:.0f}':>8}" for name, one in limits["gflops"].items()
     ]

@@ -27,6 +27,12 @@ CONVOLVED = (2, 256, 28, 28)  # pixels of the convolution that is tried: batch, 
 CONVOLUTION_FLOPS = 2 * 9 * CONVOLVED[1] * math.prod(CONVOLVED)
 COPY_BYTES = 2**28  # larger than the caches
 REPEATS = 10
+CPUINFO = Path("/proc/cpuinfo")
+# Vector instructions and those for low precision, as Linux names them: x86 first, then Arm.
+FLAGS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimd", "bf16", "i8mm"),
+)
 _KINDS: dict[Any, str] = {
     aten.mm: "matrix product",
     aten.addmm: "matrix product",
@@ -138,20 +144,32 @@ def convolution() -> nn.Conv2d:
     return nn.Conv2d(CONVOLVED[1], CONVOLVED[1], 3, padding=1)
 
 
-def nominal_gflops(threads: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> float | None:
+def nominal_gflops(threads: int, cpuinfo: Path = CPUINFO) -> float | None:
     """1e9 float32 operations per second on paper: threads x clock x 2 (an FMA is two) x lanes x 2 units.
 
     The clock is what Linux says of the first core; a processor may run faster for a while, or slower under AVX-512, and
     small ones have one unit. None where the system does not tell, or where the instruction set is not known here.
     """
-    if not cpuinfo.is_file():
-        return None
-    text = cpuinfo.read_text()
-    clock, flags = (re.search(rf"^{name}\s*: (.+)$", text, re.MULTILINE) for name in ("cpu MHz", "flags"))
+    clock, flags = _entry("cpu MHz", cpuinfo), _entry("flags", cpuinfo)
     if clock is None or flags is None:
         return None
-    lanes = next((lanes for flag, lanes in (("avx512f", 16), ("avx2", 8)) if flag in flags[1].split()), None)
-    return None if lanes is None else threads * float(clock[1]) / 1e3 * 2 * lanes * 2
+    lanes = next((lanes for flag, lanes in (("avx512f", 16), ("avx2", 8)) if flag in flags.split()), None)
+    return None if lanes is None else threads * float(clock) / 1e3 * 2 * lanes * 2
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> list[str]:
+    """Those of `FLAGS` that the first core has, sorted: they say in which precision a processor can be fast.
+
+    Empty where the system does not tell.
+    """
+    flags = _entry("flags", cpuinfo) or _entry("Features", cpuinfo) or ""
+    return sorted(set(FLAGS) & set(flags.split()))
+
+
+def _entry(name: str, cpuinfo: Path) -> str | None:
+    """The first core's entry of that name in Linux's list of processors; None where there is none."""
+    found = re.search(rf"^{name}\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    return None if found is None else found[1]
 
 
 def shares(run: Callable[[Tensor], Tensor], example: Tensor, limits: Machine, *, repeats: int = REPEATS) -> list[Share]:

@@ -53,6 +53,24 @@ def test_the_speed_on_paper(tmp_path, text, expected):
     assert nominal_gflops(2, tmp_path / "nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile amx_int8 amx_bf16\n",
+            ["amx_bf16", "amx_int8", "avx2", "avx512_vnni", "avx512f"],
+        ),
+        ("flags\t\t: fpu avx avx2\n\nflags\t\t: fpu avx avx2 avx_vnni\n", ["avx2"]),
+        ("processor\t: 0\nFeatures\t: fp asimd i8mm bf16\n", ["asimd", "bf16", "i8mm"]),
+        ("processor\t: 0\n", []),
+    ],
+)
+def test_the_instructions_that_matter(tmp_path, text, expected):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert flops.cpu_flags(tmp_path / "cpuinfo") == expected
+    assert flops.cpu_flags(tmp_path / "nothing") == []
+
+
 def test_the_limits_are_those_of_the_fastest_kernel(monkeypatch):
     monkeypatch.setattr(flops, "_speeds", lambda dtype: iter([1.0, 3.0, 2.0]))
     assert machine().gflops == 3

@@ -15,6 +15,7 @@ from mcliplib.export.onnx import to_proto
 from mcliplib.export.towers import Tower
 from mcliplib.latency import runtimes
 from mcliplib.latency.contenders import seeded_model, torch_run
+from mcliplib.latency.flops import cpu_flags
 from mcliplib.latency.peers import PEERS, Peer
 from mcliplib.latency.runtimes import Contender, race
 from mcliplib.latency.timing import turns
@@ -119,6 +120,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "--tower image" in record["command"]
     limits = record["values"]["limits"]
     assert 0 < limits["gflop"] < 0.1
+    assert limits["cpu_flags"] == cpu_flags()
+    assert "'pytorch float32' in the fastest of several matrix products" in record["unit"]
     speeds = limits["gflops"]
     assert speeds["pytorch float32"] > 0
     assert speeds["onnxruntime float32"] > limits["gflop"] / values["onnxruntime float32"]["ms"]["median"]
