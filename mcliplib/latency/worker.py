@@ -7,6 +7,10 @@ It reads JSON, a line at a time. The first says what to load: `runtime` (a name 
 `precision` and `example` (an .npy file of inputs). The answer has the `seconds` until the first features, and those
 `features`; or why it `failed`. Each further line is `{"runs": n}`: the answer is the `milliseconds` of the last of n
 runs, and the most memory so far, `peak_mb`.
+
+All runtimes alike are kept on the same cores, as many as they have threads (`pin`), so that none gets more of the
+processor than the others, whatever threads it starts. To keep only one of them there would not be fair: it alone would
+be spared the scheduler's moves, and it alone would wait where another program takes one of these cores.
 """
 
 import contextlib
@@ -16,7 +20,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +79,20 @@ class _SignalStack(ctypes.Structure):
     _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
-def open_executorch(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
-    """A .pte file in ExecuTorch. Its Python runtime takes as many threads as there are cores, whatever is asked."""
+def open_executorch(path: str | Path, threads: int | None = None, precision: str = "float32") -> Run:
+    """A .pte file in ExecuTorch.
+
+    By default it has a thread for each core of the machine, also in a process that is kept on fewer cores, where they
+    get in each other's way (two on one core took 1.7 times as long as one). A number of threads is for the whole
+    process, which must not have loaded a program before.
+    """
     import torch
     from executorch.runtime import Runtime
 
+    if threads is not None:
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(threads)  # unsafe where a loaded program holds the threads that were there before
     program = Runtime.get().load_program(Path(path))
     method = program.load_method("forward")
     assert method is not None
@@ -129,6 +142,32 @@ def peak_mb() -> float | None:
     return None if found is None else int(found[1]) * 1024 / 1e6
 
 
+def pin(threads: int) -> None:
+    """Keep this thread, and those that it starts from now on, on `threads` cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, choose_cores(threads, os.sched_getaffinity(0)))
+
+
+def choose_cores(count: int, allowed: Iterable[int], folder: Path = Path("/sys/devices/system/cpu")) -> set[int]:
+    """That many of the allowed cores, or all if they are fewer; two share a physical core only if no other is left.
+
+    Args:
+        count: of threads.
+        allowed: numbers of cores, as the system counts them.
+        folder: in which Linux tells which of them are one physical core.
+    """
+
+    def physical(core: int) -> str:
+        siblings = folder / f"cpu{core}/topology/thread_siblings_list"
+        return siblings.read_text() if siblings.is_file() else str(core)
+
+    cores, first = sorted(allowed), dict[str, int]()
+    for core in cores:
+        first.setdefault(physical(core), core)
+    return set(sorted(cores, key=lambda core: core not in first.values())[:count])
+
+
 def main() -> None:
     """Answer line by line until the input ends."""
     start = time.perf_counter()
@@ -139,6 +178,7 @@ def main() -> None:
         print(json.dumps(content), file=answers, flush=True)
 
     task = json.loads(sys.stdin.readline())
+    pin(task["threads"])
     inputs = np.load(task["example"], allow_pickle=False)
     try:
         run = LOADERS[task["runtime"]](task["path"], task["threads"], task["precision"])

@@ -7,6 +7,7 @@ from mcliplib.cli.runtimes import _values
 from mcliplib.errors import UserError
 from mcliplib.latency import runtimes
 from mcliplib.latency.runtimes import Contender, race
+from mcliplib.latency.worker import choose_cores
 
 RUNNER = """
 import json, os, signal, sys
@@ -84,3 +85,22 @@ def test_nobody_is_left(tmp_path):
 def test_one_that_prints_much_is_not_blocked(tmp_path):
     found = run(tmp_path, "chatty", "first")
     assert set(found.measurement.samples) == {"chatty", "first"}
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed", "expected"),
+    [
+        (1, {0, 1, 2, 3}, {0}),
+        (2, {0, 1, 2, 3}, {0, 2}),
+        (3, {0, 1, 2, 3}, {0, 1, 2}),
+        (2, {1, 3}, {1, 3}),
+        (2, {2, 3}, {2, 3}),
+        (8, {0, 1}, {0, 1}),
+    ],
+)
+def test_cores_that_share_no_physical_core_come_first(tmp_path, count, allowed, expected):
+    for core, siblings in enumerate(("0-1", "0-1", "2-3", "2-3")):
+        (tmp_path / f"cpu{core}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{core}/topology/thread_siblings_list").write_text(f"{siblings}\n")
+    assert choose_cores(count, allowed, tmp_path) == expected
+    assert choose_cores(2, {5, 3, 4}, tmp_path / "nothing") == {3, 4}

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -94,6 +97,42 @@ def test_a_waiting_worker_is_stopped(contender, tower, tmp_path):
             time.sleep(0.1)
         assert process.status() == psutil.STATUS_STOPPED
         assert one.take_turn()["milliseconds"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no process on a core")
+def test_a_worker_stays_on_as_many_cores_as_it_has_threads(contender, tower, tmp_path):
+    np.save(tmp_path / "example.npy", tower.example(1).numpy())
+    with runtimes._worker(contender, tmp_path / "example.npy", 1) as one:
+        one.answer()
+        threads = [os.sched_getaffinity(int(path.name)) for path in Path(f"/proc/{one._process.pid}/task").iterdir()]
+    assert len(threads[0]) == 1
+    assert threads == [threads[0]] * len(threads)
+
+
+EXECUTORCH = """
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count
+from mcliplib.latency.worker import open_executorch
+program = torch.export.export(torch.nn.Linear(4, 4), (torch.zeros(1, 4),))
+with open("linear.pte", "wb") as file:
+    file.write(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+before = _threadpool_get_thread_count()
+open_executorch("linear.pte")
+print(_threadpool_get_thread_count() == before)
+run = open_executorch("linear.pte", before + 1)
+print(_threadpool_get_thread_count() - before, *run(torch.zeros(1, 4).numpy()).shape)
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("executorch") is None, reason="executorch is in requirements-runtimes.lock"
+)
+def test_executorch_has_the_threads_that_it_is_given(tmp_path):
+    """In a process of its own: the threads are the whole process's, and loaded programs may hold those before."""
+    done = subprocess.run([sys.executable, "-c", EXECUTORCH], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["True", "1 1 4"]
 
 
 def test_our_towers_are_the_same_in_every_process():
