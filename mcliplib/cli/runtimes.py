@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _UNIT = (
     "ms: milliseconds for one input (median, quartiles and the ninth decile of n turns); ratio: of these times to the "
     "reference's, turn by turn; cosine: with PyTorch's float32 features; start_seconds: from an empty process to the "
-    "first features; peak_mb: most memory of its process, in 1e6 bytes; bytes: of the artefact; gflop: 1e9 operations "
-    "of one input; gflops: 1e9 operations per second, of 'pytorch float32' in the fastest of several matrix products "
-    "and one dense convolution, of the other runtimes in that convolution alone, and on paper; cpu_flags: the "
-    "processor's instructions for vectors and low precision, as far as the system tells"
+    "first features; peak_mb: most memory of its process, in 1e6 bytes; bytes: of the artefact, null in PyTorch, which "
+    "has none; gflop: 1e9 operations of one input; gflops: 1e9 operations per second, of 'pytorch float32' in the "
+    "fastest of several matrix products and one dense convolution, of the other runtimes in that convolution alone, "
+    "and on paper; cpu_flags: the processor's instructions for vectors and low precision, as far as the system tells"
 )
 _CALIBRATION = "tuxpaint-train"
 _PICTURES = 8  # calibrate int8: what it computes matters here less than that it computes in bytes

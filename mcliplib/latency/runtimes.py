@@ -56,13 +56,13 @@ class Started(NamedTuple):
         seconds: from an empty process to the first features: imports, loading, compiling, one run.
         features: [B, D].
         peak_mb: the most memory that it held until the end, in 1e6 bytes; None where the system does not tell.
-        bytes: on the disk.
+        bytes: of the artefact on the disk; None in PyTorch, which builds the tower and loads no artefact.
     """
 
     seconds: float
     features: np.ndarray
     peak_mb: float | None
-    bytes: int
+    bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def _dropped_if_it_fails(name: str, failed: dict[str, str], progress: Callable[[
 
 def _started(contender: Contender, answer: Mapping[str, Any]) -> Started:
     """A contender's first answer; its memory is known after its turns."""
-    size = size_of([contender.path, contender.path.with_suffix(".bin")])  # OpenVINO's weights
+    size = None
+    if contender.runtime != "torch":
+        size = size_of([contender.path, contender.path.with_suffix(".bin")])  # OpenVINO's weights
     return Started(answer["seconds"], np.array(answer["features"]), None, size)
 
 

@@ -87,6 +87,16 @@ def test_one_that_prints_much_is_not_blocked(tmp_path):
     assert set(found.measurement.samples) == {"chatty", "first"}
 
 
+def test_only_what_is_a_file_has_a_size(tmp_path):
+    """What PyTorch's process is given are arguments, and no artefact."""
+    for name in ("ours", "exported", "exported.bin"):
+        (tmp_path / name).write_bytes(b"12345")
+    every = [contender("ours", tmp_path, "torch"), contender("exported", tmp_path)]
+    found = race(every, np.zeros((1, 2)), tmp_path, rounds=2, threads=1)
+    values = _values(found, np.array([[1.0, 0.0]]), set())
+    assert {name: one["bytes"] for name, one in values["contenders"].items()} == {"ours": None, "exported": 10}
+
+
 @pytest.mark.parametrize(
     ("count", "allowed", "expected"),
     [

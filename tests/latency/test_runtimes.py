@@ -57,9 +57,9 @@ def test_features_times_and_memory(contender, tower, tmp_path):
         cosines = torch.nn.functional.cosine_similarity(features, tower(example).double(), dim=1)
         assert cosines.min() > 0.9999
         assert told.seconds > 0
-        assert told.bytes > 0
         assert len(found.measurement.samples[name]) == 3
         assert min(found.measurement.samples[name]) > 0
+    assert found.started["onnxruntime float32"].bytes > 0
     light, heavy = (found.started[name].peak_mb for name in ("onnxruntime float32", "eager"))
     if light is not None:
         assert light < heavy  # its process holds no PyTorch
