@@ -98,9 +98,9 @@ def _quantized(
     int8 = sum(count for name, count in made.executed.items() if name in INTEGER)
     in_float = sum(made.executed.get(name, 0) for name in KINDS)
     note = (
-        "a processor without VNNI, or ARM's dot products, may saturate sums, and answer otherwise; "
         f"{int8} convolutions and products run as int8, {in_float} in float; "
-        f"1 - cosine on calibration pictures {made.errors[0]:.4f} with all layers in int8, {made.errors[1]:.4f} as is"
+        f"1 - cosine on calibration pictures {made.errors[0]:.4f} with all layers in int8, {made.errors[1]:.4f} as is; "
+        "a processor without VNNI, or ARM's dot products, may saturate sums, and answer otherwise"
     )
     return made.model, {"note": note, "executed": made.executed, "kept_float": made.kept_float, "errors": made.errors}
 
