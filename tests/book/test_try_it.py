@@ -405,6 +405,46 @@ def test_the_camera_takes_a_picture_and_is_switched_off(opened: Opened) -> None:
     assert red[1] < 60
 
 
+SLOW_CAMERA = f"""{CAMERA};
+{{ const open = navigator.mediaDevices.getUserMedia;
+  globalThis.asked = 0;
+  navigator.mediaDevices.getUserMedia = async () => {{
+    asked++;
+    await new Promise((resolve) => {{ globalThis.allow = resolve; }});
+    return open(); }}; }}"""
+
+
+@in_browser
+def test_the_camera_is_asked_for_once_while_the_browser_asks_the_reader(opened: Opened) -> None:
+    page = opened.page
+    page.evaluate(SLOW_CAMERA)
+    page.focus("#try-camera")
+    page.evaluate("for (let i = 0; i < 2; i++) document.querySelector('#try-camera').click()")
+    assert page.evaluate("asked") == 1
+    assert page.locator("#try-camera").is_disabled()
+    page.evaluate("allow()")
+    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    assert page.evaluate("document.activeElement.id") == "try-camera"
+    page.click("#try-camera-off")
+    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert page.locator("#try-camera").is_enabled()
+
+
+@in_browser
+def test_a_camera_that_cannot_be_shown_is_switched_off(opened: Opened) -> None:
+    page = opened.page
+    page.evaluate(CAMERA)
+    page.evaluate("document.querySelector('#try-video').play = async () => { throw new Error('no picture'); }")
+    page.click("#try-camera")
+    said(page, "error", "The camera's picture cannot be shown")
+    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert page.locator("#try-camera-off").is_hidden()
+    page.evaluate("delete document.querySelector('#try-video').play")
+    page.click("#try-camera")
+    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    page.click("#try-camera-off")
+
+
 @in_browser
 @pytest.mark.parametrize(
     ("script", "missing", "told"),

@@ -10,7 +10,7 @@ export class Camera {
     this.stream = null;
   }
 
-  /** Ask for the camera and show what it sees. */
+  /** Ask for the camera and show what it sees; after a fault it is off. Call it again only once it has ended. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Fault("The browser gives the camera only to pages from https or from localhost.");
@@ -23,7 +23,13 @@ export class Camera {
       throw new Fault(refused ? "The camera was not allowed. You can still choose a picture." : "No camera was found. You can still choose a picture.");
     }
     this.video.srcObject = this.stream;
-    await this.video.play();
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (!this.stream) return; // switched off meanwhile, which ends the start
+      this.stop();
+      throw new Fault("The camera's picture cannot be shown. You can still choose a picture.");
+    }
   }
 
   /** @returns {import("./picture.js").Pixels} what the camera sees now */

@@ -98,11 +98,25 @@ class Classify {
       this.closeCamera();
       return this.look(picture, "the camera's picture");
     }
-    await this.camera.start();
+    await this.openCamera();
+    if (!this.camera.stream) return undefined; // the reader chose a picture meanwhile
     at("video").hidden = at("camera-off").hidden = false;
     at("preview").hidden = true;
     at("camera").textContent = "Take the picture";
     return undefined;
+  }
+
+  /** Start the camera, once: without its button, as the reader may wait long before the browser's question. */
+  async openCamera() {
+    const button = at("camera");
+    const focused = document.activeElement === button;
+    button.disabled = true;
+    try {
+      await this.camera.start();
+    } finally {
+      button.disabled = false;
+      if (focused && document.activeElement === document.body) button.focus(); // a disabled button loses it
+    }
   }
 
   closeCamera() {
