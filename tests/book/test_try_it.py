@@ -405,8 +405,8 @@ def test_the_camera_takes_a_picture_and_is_switched_off(opened: Opened) -> None:
     assert red[1] < 60
 
 
-SLOW_CAMERA = f"""{CAMERA};
-{{ const open = navigator.mediaDevices.getUserMedia;
+SLOW_CAMERA = f"""() => {{ {CAMERA};
+  const open = navigator.mediaDevices.getUserMedia;
   globalThis.asked = 0;
   navigator.mediaDevices.getUserMedia = async () => {{
     asked++;
@@ -434,7 +434,9 @@ def test_the_camera_is_asked_for_once_while_the_browser_asks_the_reader(opened: 
 def test_a_camera_that_cannot_be_shown_is_switched_off(opened: Opened) -> None:
     page = opened.page
     page.evaluate(CAMERA)
-    page.evaluate("document.querySelector('#try-video').play = async () => { throw new Error('no picture'); }")
+    page.evaluate(
+        "() => { document.querySelector('#try-video').play = async () => { throw new Error('no picture'); }; }"
+    )
     page.click("#try-camera")
     said(page, "error", "The camera's picture cannot be shown")
     assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")

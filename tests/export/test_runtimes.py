@@ -143,7 +143,7 @@ def test_core_ml_is_converted_and_says_that_nobody_ran_it(student, tmp_path, pre
         pytest.param("executorch", {"precision": "bfloat16"}, "not written in bfloat16", marks=needs("executorch")),
         pytest.param("executorch", {"precision": "int8"}, "needs pictures to calibrate", marks=needs("executorch")),
         pytest.param("coreml", {"precision": "int8"}, "on macOS only", marks=needs("coreml")),
-        pytest.param("openvino", {"preprocessing": True}, "only format onnx can", marks=needs("openvino")),
+        pytest.param("openvino", {"preprocessing": True}, "only the image tower in onnx", marks=needs("openvino")),
     ],
 )
 def test_what_a_format_cannot_is_refused(student, tmp_path, format, options, message):

@@ -104,7 +104,10 @@ def test_a_folder_of_pictures_calibrates(tmp_path):
     [
         ([], "int8 needs pictures to calibrate on: --calibrate FOLDER"),
         (["--calibrate", "EMPTY"], "holds no picture that can be read"),
-        (["--calibrate", "no-such-set"], "no data set 'no-such-set'"),
+        (
+            ["--calibrate", "no-such-set"],
+            "no-such-set: is no folder of pictures, and no shipped set; there is art4apps",
+        ),
     ],
 )
 def test_no_calibration_is_one_line(tmp_path, capsys, options, message):
