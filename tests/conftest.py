@@ -61,12 +61,12 @@ def give_memory_back() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def give_much_memory_back() -> Iterator[None]:
+def give_much_memory_back(request: pytest.FixtureRequest) -> Iterator[None]:
     """A large model goes before the next test makes another; the tests that took most are told at the end."""
     before = _peak()
     yield
     if (peak := _peak()) > max(before, _TOLD):
-        LARGEST[os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]] = peak
+        LARGEST[request.node.nodeid] = peak
     if psutil.Process().memory_info().rss > _MUCH:
         _trim()
 

@@ -248,7 +248,7 @@ def _judge(
     model: MobileCLIP, runtimes: dict[TowerName, Runtime], calibration: str | Path | None, *, bytes_in: bool
 ) -> Agreement:
     """The quantized towers, and for one that is not quantized the float one, on pictures that calibrated nothing."""
-    inputs = find_inputs(JUDGED, but=calibration if calibration is None else str(calibration))
+    inputs = find_inputs(JUDGED, but=str(calibration))
     texts = captions_and_pairs(inputs.samples)[0]
     whole: dict[TowerName, Runtime] = {name: Tower(model, name).reference for name in TOWERS}
     plain = ExportedEncoder(model.config, whole)

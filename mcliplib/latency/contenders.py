@@ -1,6 +1,5 @@
 """The contenders of `mcliplib benchmark runtimes`: a tower in PyTorch and in every format, and the peer's likewise."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ FORMATS = {
     "executorch": ("float32", "int8"),
     "litert": ("float32", "int8"),
 }
+_IN_OPENVINO = ("float32", "bfloat16")  # what an ONNX file can be computed in there
 _RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "litert": "litert"}
 
 
@@ -110,16 +110,20 @@ def make_kernels(folder: Path) -> list[Contender]:
         UserError: the packages that write it are missing; says what to install.
     """
     find_format("onnx")
+    path = folder / "convolution.onnx"
+    _write_onnx(convolution().eval(), torch.zeros(CONVOLVED), path)
+    return [
+        Contender("onnxruntime float32", "onnxruntime", path),
+        *(Contender(f"openvino {one}", "openvino", path, one) for one in _IN_OPENVINO),
+    ]
+
+
+def _write_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
     import onnx
 
-    path = folder / "convolution.onnx"
     with torch.no_grad():
-        program = torch.export.export(convolution().eval(), (torch.zeros(CONVOLVED),))
+        program = torch.export.export(module, (example,), strict=False)
     onnx.save(proto_of(program, "inputs"), path)
-    made = [Contender("onnxruntime float32", "onnxruntime", path)]
-    if importlib.util.find_spec("openvino"):
-        made += [Contender(f"openvino {one}", "openvino", path, one) for one in ("float32", "bfloat16")]
-    return made
 
 
 def _in_torch(name: str, folder: Path, **arguments: Any) -> Contender:
@@ -162,15 +166,11 @@ def _peers_exports(
     except UserError as error:
         progress(f"{peer} in ONNX: {error}")
         return
-    import onnx
-
     package = get_peer(peer)
     theirs: nn.Module = package.build(package.models[model], get_config(model).embed_dim)
     path = folder / f"{peer}.onnx"
     progress(f"writing {path.name}")
-    with torch.no_grad():
-        program = torch.export.export(theirs, (example,), strict=False)
-    onnx.save(proto_of(program, "inputs"), path)
+    _write_onnx(theirs, example, path)
     yield Contender(f"onnxruntime {peer}", "onnxruntime", path, ours=False)
-    for precision in ("float32", "bfloat16"):
+    for precision in _IN_OPENVINO:
         yield Contender(f"openvino {peer} {precision}", "openvino", path, precision, ours=False)

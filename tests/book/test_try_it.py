@@ -389,16 +389,25 @@ CAMERA = """navigator.mediaDevices.getUserMedia = async () => {
   return stream; }"""
 
 
+def wait_for_camera(page: Page) -> None:
+    """Wait until the button takes a picture instead of starting the camera."""
+    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+
+
+def camera_is_off(page: Page) -> bool:
+    return bool(page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')"))
+
+
 @in_browser
 def test_the_camera_takes_a_picture_and_is_switched_off(opened: Opened) -> None:
     page = opened.page
     page.evaluate(CAMERA)
     page.click("#try-camera")
     page.wait_for_function("document.querySelector('#try-video').videoWidth === 80")
-    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    wait_for_camera(page)
     page.click("#try-camera")
     page.wait_for_function("document.querySelector('#try-preview').ariaLabel.includes('camera')")
-    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert camera_is_off(page)
     assert page.locator("#try-video").is_hidden()
     red = page.evaluate("[...document.querySelector('#try-preview').getContext('2d').getImageData(9, 9, 1, 1).data]")
     assert red[0] > 200
@@ -423,10 +432,10 @@ def test_the_camera_is_asked_for_once_while_the_browser_asks_the_reader(opened: 
     assert page.evaluate("asked") == 1
     assert page.locator("#try-camera").is_disabled()
     page.evaluate("allow()")
-    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    wait_for_camera(page)
     assert page.evaluate("document.activeElement.id") == "try-camera"
     page.click("#try-camera-off")
-    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert camera_is_off(page)
     assert page.locator("#try-camera").is_enabled()
 
 
@@ -439,11 +448,11 @@ def test_a_camera_that_cannot_be_shown_is_switched_off(opened: Opened) -> None:
     )
     page.click("#try-camera")
     said(page, "error", "The camera's picture cannot be shown")
-    assert page.evaluate("stream.getTracks().every(track => track.readyState === 'ended')")
+    assert camera_is_off(page)
     assert page.locator("#try-camera-off").is_hidden()
     page.evaluate("delete document.querySelector('#try-video').play")
     page.click("#try-camera")
-    page.wait_for_function("document.querySelector('#try-camera').innerText === 'Take the picture'")
+    wait_for_camera(page)
     page.click("#try-camera-off")
 
 

@@ -88,7 +88,7 @@ def test_one_that_prints_much_is_not_blocked(tmp_path):
 
 
 def test_only_what_is_a_file_has_a_size(tmp_path):
-    """What PyTorch's process is given are arguments, and no artefact."""
+    """PyTorch's process loads no artefact: its file holds only arguments."""
     for name in ("ours", "exported", "exported.bin"):
         (tmp_path / name).write_bytes(b"12345")
     every = [contender("ours", tmp_path, "torch"), contender("exported", tmp_path)]

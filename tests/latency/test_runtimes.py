@@ -161,13 +161,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert 0 < limits["gflop"] < 0.1
     assert limits["cpu_flags"] == cpu_flags()
     assert "'pytorch float32' in the fastest of several matrix products" in record["unit"]
-    speeds = limits["gflops"]
-    assert speeds["pytorch float32"] > 0
-    assert speeds["onnxruntime float32"] > limits["gflop"] / values["onnxruntime float32"]["ms"]["median"]
+    assert min(limits["gflops"][name] for name in ("pytorch float32", "onnxruntime float32")) > 0
 
 
 def test_the_command_without_onnx(tmp_path, monkeypatch, capsys):
-    """What needs the extra `export` is left out: our exports, the peer's and the kernels."""
+    """The race leaves out all that needs the extra `export`: our exports, the peer's and the kernels."""
     monkeypatch.setenv("MCLIPLIB_RESULTS", str(tmp_path))
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr("mcliplib.latency.contenders.FORMATS", {"onnx": ("float32",)})
