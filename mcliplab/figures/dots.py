@@ -1,5 +1,6 @@
 """Results in rows of dots: one row a method or runtime, with intervals or with one dot a seed."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 _LOOKS = (("o", "blue"), ("s", "orange"), ("^", "green"), ("D", "purple"))
 _HEIGHT, _MORE = 0.34, 0.06  # inches a row; for each series beyond two
 _APART = 0.24  # rows, between the series of one
+_NAME = 24  # letters of a row's name on one line: the dots keep half of the width
 
 
 class Interval(NamedTuple):
@@ -46,9 +48,9 @@ def draw_dots(
             axis.plot(values, [place] * len(values), marker, color=PALETTE[colour], ms=5, linestyle="", label=name)
     if reference is not None:
         axis.axvline(reference, color=PALETTE["vermillion"], ls="--", lw=1)
-    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_yticks(range(len(rows)), [textwrap.fill(name, _NAME) for name in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel(xlabel)
+    figure.supxlabel(xlabel, fontsize=10)  # below the names as well: a long one fits into the figure
     if len(series) > 1:
         handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, fontsize=9)
