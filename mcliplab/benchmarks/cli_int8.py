@@ -21,6 +21,7 @@ def register(actions: Any) -> None:
         help="pictures, or a set's name (default: %(default)s)",
     )
     parser.add_argument("--pictures", type=int, default=300, help="to calibrate on, at most (default: %(default)s)")
+    parser.add_argument("--nncf", action="store_true", help="OpenVINO's own quantizer too (pip install nncf)")
     parser.add_argument("--record", metavar="NAME", help="write data/results/NAME.json")
     parser.set_defaults(run=run, parser=parser)
 
@@ -38,7 +39,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
     model = seeded_model(args.model)
     pixels = tower_inputs(model, "image", calibration_inputs(args.calibrate, args.pictures))
-    return measure(model, pixels, scored=not args.random_weights, progress=print_progress)
+    return measure(model, pixels, scored=not args.random_weights, nncf=args.nncf, progress=print_progress)
 
 
 def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) -> Path:
@@ -48,7 +49,13 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
     return results.record(
         args.record,
         values,
-        unit={"float": about, "steps": about, "spread": "largest over median range of a layer's output channels"},
+        unit={
+            "float": about,
+            "steps": about,
+            "drawn": about,
+            "nncf": about,
+            "spread": "largest over median range of a layer's output channels",
+        },
         n=args.pictures,
         seeds=[0],
         command=command_line(args),

@@ -59,8 +59,9 @@ def test_sensitive_layers_in_float_lower_the_error(whole):
     assert after < 0.5 * before
 
 
-def test_it_is_small(whole):
-    for name, most in (("image", 0.4), ("text", 0.32)):
+def test_it_is_a_quarter_of_the_size(whole):
+    """A byte for each weight is a quarter; the rest are steps, biases and the graph."""
+    for name, most in (("image", 0.29), ("text", 0.32)):
         about = whole[1]["towers"][name]
         assert about["bytes"] < most * sum(p.numel() for p in _tower(name).parameters()) * 4
 
