@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import html
 import html.entities
+import importlib.metadata
 import json
 import shutil
 import sys
@@ -34,6 +35,7 @@ WEIGHTS = Path(mcliplib.__file__).parent / "weights/student.safetensors"
 MOST_BYTES = 8_000_000  # of both towers, as they are sent
 GALLERY = "emoji-fluent-seen"
 CATEGORIES = ("animals-nature", "food-drink", "travel-places", "activities")
+EXPORTERS = ("torch", "onnx", "onnxscript")
 CLOCKS = ("o’clock", "-thirty")  # twenty-four of them look the same at this size
 THUMBNAIL, COLUMNS = 64, 24
 # Sample pictures: drawings of things and in a style that training never showed, and two photographs.
@@ -82,14 +84,17 @@ def make(folder: Path) -> None:
 
 
 def inputs_hash() -> str:
-    """A hash of the student, of the pictures and of this program."""
+    """A hash of the student, of the pictures, of this program and the package, and of the exporter's versions."""
     paths = [
         WEIGHTS,
         Path(__file__),
+        *sorted(Path(mcliplib.__file__).parent.rglob("*.py")),
         *(path for name in (GALLERY, *SAMPLES) for path in shard_paths(name)),
     ]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in EXPORTERS]
     return hashlib.sha256(
         b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+        + "\n".join(versions).encode()
     ).hexdigest()
 
 

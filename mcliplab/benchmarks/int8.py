@@ -54,12 +54,12 @@ def measure(
         model: in eval mode.
         calibration: pixels.
         scored: whether its scores mean anything; of random weights only the features are compared.
-        nncf: measure OpenVINO's own quantizer too, which is installed for it (`pip install nncf`).
+        nncf: measure OpenVINO's own quantizer too, as the last step, which is installed for it (`pip install nncf`).
         progress: told each step.
 
     Returns:
         `float`; `steps`, a record of each step, and `drawn`, for a trained model, the same of the same function with
-        the factors of `with_factors`; `nncf`; `spread`, as `spreads` gives it.
+        the factors of `with_factors`; `spread`, as `spreads` gives it.
 
     Raises:
         UserError: NNCF is asked for, and not installed.
@@ -93,12 +93,12 @@ def measure(
                 "int8_layers": sum(counts.get(kind, 0) for kind in INTEGER),
                 "float_layers": sum(counts.get(kind, 0) for kind in KINDS),
             }
-    if nncf:
-        progress("nncf")
-        with tempfile.TemporaryDirectory() as folder:
-            path = _by_nncf(whole, calibration, Path(folder))
-            about = compared(open_openvino(path, torch.get_num_threads()))
-            values["nncf"] = about | {"bytes": sum(part.stat().st_size for part in path.parent.iterdir())}
+        if nncf:
+            progress("nncf")
+            with tempfile.TemporaryDirectory() as folder:
+                path = _by_nncf(to_proto(_tower(model, encoder)), calibration, Path(folder))
+                about = compared(open_openvino(path, torch.get_num_threads()))
+                values[name]["nncf"] = about | {"bytes": sum(part.stat().st_size for part in path.parent.iterdir())}
     return values | {"spread": spreads(model)}
 
 
@@ -106,27 +106,27 @@ def steps(
     model: MobileCLIP, encoder: nn.Module | None, calibration: np.ndarray, progress: Progress
 ) -> Iterator[tuple[str, Any]]:
     """Name and quantized model of each step; of another folded image tower, if one is given."""
-
-    def tower() -> Tower:
-        made = Tower(model, "image")
-        made.encoder = made.encoder if encoder is None else copy.deepcopy(encoder)
-        return made
-
     for name, per_channel, equalized in (
         ("per_tensor", False, False),
         ("per_channel", True, False),
         ("equalized", True, True),
     ):
         progress(name)
-        made = tower()
+        made = _tower(model, encoder)
         if equalized:
             equalize(made.encoder, torch.from_numpy(calibration))
         quantizer = Quantizer(to_proto(made), calibration, per_channel=per_channel, ranges="percentile")
         yield name, quantizer.quantized(quantizer.nodes)
     progress("recipe")
-    made = tower()
+    made = _tower(model, encoder)
     equalize(made.encoder, torch.from_numpy(calibration))
     yield "recipe", quantize_static(made.encoder, to_proto(made), calibration, progress=progress).model
+
+
+def _tower(model: MobileCLIP, encoder: nn.Module | None) -> Tower:
+    made = Tower(model, "image")
+    made.encoder = made.encoder if encoder is None else copy.deepcopy(encoder)
+    return made
 
 
 @torch.no_grad()

@@ -99,20 +99,13 @@ def export(
     """
     writer = find_format(format)
     names = [name for name in TOWERS if tower in (name, "both")]
-    if precision not in PRECISIONS or not names:
-        raise UserError(f"precision is one of {', '.join(PRECISIONS)}, tower one of image, text, both")
-    if precision not in writer.PRECISIONS:
-        raise UserError(f"format {format} is not written in {precision}: {writer.REFUSED[precision]}")
-    if preprocessing and (format != "onnx" or "image" not in names):
-        raise UserError("only the image tower in onnx can hold the preprocessing; else it is beside it, as JSON")
     calibrated = precision == "int8" and "image" in names and format in CALIBRATED
+    _check_options(writer, names, precision, preprocessing=preprocessing, force=force)
     if (calibration is not None or not per_channel) and not calibrated:
         raise UserError(
             f"--calibrate and --per-tensor are for the image tower in int8, in {', '.join(CALIBRATED)}; "
             "here they would do nothing"
         )
-    if force and precision != "int8":
-        raise UserError("--force is for int8; other precisions are never written when they are wrong")
     card: Card = {
         "model": model.config.name,
         "format": format,
@@ -160,6 +153,21 @@ def export(
                 )
         write_beside(folder, model.config, card)
     return card
+
+
+def _check_options(
+    writer: ModuleType, names: list[TowerName], precision: str, *, preprocessing: bool, force: bool
+) -> None:
+    """Raise a UserError for options that are unknown, refused or without effect together."""
+    format = writer.__name__.rpartition(".")[2]
+    if precision not in PRECISIONS or not names:
+        raise UserError(f"precision is one of {', '.join(PRECISIONS)}, tower one of image, text, both")
+    if precision not in writer.PRECISIONS:
+        raise UserError(f"format {format} is not written in {precision}: {writer.REFUSED[precision]}")
+    if preprocessing and (format != "onnx" or "image" not in names):
+        raise UserError("only the image tower in onnx can hold the preprocessing; else it is beside it, as JSON")
+    if force and precision != "int8":
+        raise UserError("--force is for int8; other precisions are never written when they are wrong")
 
 
 class _Towers(TypedDict, total=False):
