@@ -1,8 +1,8 @@
 """OpenVINO's own format, converted from a graph of PyTorch's: `NAME.xml` and, beside it, the weights, `NAME.bin`.
 
 float16 stores the weights so, and the runtime chooses what it computes in. int8 is that of the ONNX file, converted:
-the same layers stay in float. (NNCF answers as well, with features further from the float ones: record
-`int8`.)
+the same layers stay in float. (NNCF answers as well for the student, but not where channels differ in range, as the
+record `int8` shows.)
 A text tower in int8 is larger than the ONNX file, about half of its float32 size.
 """
 
