@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-INPUTS = ("_config.yml", "_toc.yml", "requirements.lock", "book", "mcliplib", "data")
+INPUTS = ("_config.yml", "_toc.yml", "requirements.lock", "book", "mcliplib", "mcliplab", "data")
 MARK = ".inputs.sha256"
 
 
 def fingerprint() -> str:
-    """A hash of the names and contents of the book, the package and the data."""
+    """A hash of the names and contents of the book, the packages and the data."""
     digest = hashlib.sha256()
     for path in sorted(_files()):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")

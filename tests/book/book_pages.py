@@ -4,12 +4,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
+EXECUTED = BOOK / "_build" / "executed"
+sys.path.insert(0, str(BOOK / "_ext"))
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md"), *BOOK.glob("api/*.md")])
 
@@ -21,10 +26,45 @@ def toc_pages(root: Path = ROOT) -> list[str]:
     return [toc["root"], *(page["file"] for chapter in chapters for page in [chapter, *chapter.get("sections", [])])]
 
 
-def build(root: Path, output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def keep_executed(path: Path) -> None:
+    """Keep what papermill has made of a chapter for `with_executed`, marked with what it was run on."""
+    from fingerprint import fingerprint
+
+    chapter, ran = (nbformat.read(one, as_version=4) for one in (BOOK / path.name, path))
+    for cell, found in zip(chapter.cells, ran.cells, strict=True):  # without papermill's remarks on cells
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = found.outputs, found.execution_count
+    chapter.metadata["widgets"] = ran.metadata.get("widgets", {})
+    chapter.metadata["ran"] = {"inputs": fingerprint(), "seconds": ran.metadata.papermill.duration}
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    nbformat.write(chapter, EXECUTED / path.name)
+
+
+def with_executed(folder: Path) -> list[str]:
+    """Options of a build that takes the outputs of chapters that were run on all files as they are now.
+
+    Its own configuration runs every chapter, always: a cache knows no change of the package or the data.
+    """
+    from fingerprint import fingerprint
+
+    now, cache = fingerprint(), get_cache(folder / "cache")
+    for path in EXECUTED.glob("*.ipynb"):
+        chapter = nbformat.read(path, as_version=4)
+        if (ran := chapter.metadata.ran)["inputs"] == now:
+            made = CacheBundleIn(chapter, path.name, data={"execution_seconds": ran["seconds"]})
+            cache.cache_notebook_bundle(made, check_validity=False)
+    config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["execute"] |= {"execute_notebooks": "cache", "cache": str(folder / "cache")}
+    extensions = config["sphinx"]["local_extensions"]  # found from the folder of the configuration
+    extensions |= {name: str(ROOT / path) for name, path in extensions.items()}
+    (folder / "_config.yml").write_text(yaml.safe_dump(config))
+    return ["--config", str(folder / "_config.yml")]
+
+
+def build(root: Path, output: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Build the book of the folder `root` as `make book` does; the pages are in `output`/_build/html."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root), "--path-output", str(output)]
-    command += ["--all", "-n", "-W", "--keep-going"]
+    command += ["--all", "-n", "-W", "--keep-going", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=3600, env=environment or None)
 
 

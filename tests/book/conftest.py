@@ -1,11 +1,8 @@
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from book_pages import BOOK, ROOT, build
-
-sys.path.insert(0, str(BOOK / "_ext"))
+from book_pages import BOOK, ROOT, build, with_executed
 
 
 class Built(NamedTuple):
@@ -17,14 +14,14 @@ class Built(NamedTuple):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """That of `make book` if nothing has changed since, else one built now."""
+    """That of `make book` if nothing has changed since, else one built now, of the chapters that have been run."""
     from fingerprint import is_fresh
 
     made = BOOK / "_build" / "html"
     if is_fresh(made):
         return Built(made, "")
     output = tmp_path_factory.mktemp("book")
-    run = build(ROOT, output)
+    run = build(ROOT, output, *with_executed(output))
     return Built(output / "_build" / "html", run.stdout[-3000:] + run.stderr[-6000:] if run.returncode else "")
 
 

@@ -1,10 +1,15 @@
-"""Every chapter runs alone: its own kernel, its own folder. How long it takes is on the status page, not a test."""
+"""Every chapter runs alone: its own kernel, its own folder. How long it takes is on the status page, not a test.
+
+What ran is kept for the tests of the built book, which run only the chapters that are not there.
+"""
 
 import shutil
 from pathlib import Path
 
 import papermill
 import pytest
+
+from tests.book.book_pages import keep_executed
 
 ROOT = Path(__file__).parents[2]
 FAILED = ROOT / "tests/_failed"
@@ -22,7 +27,6 @@ def test_chapter(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         papermill.execute_notebook(
             notebook,
             output,
-            parameters={"fast": True},
             cwd=tmp_path,
             kernel_name="python3",
             execution_timeout=HANGING,
@@ -32,3 +36,4 @@ def test_chapter(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         FAILED.mkdir(exist_ok=True)
         shutil.copy(output, FAILED)
         raise
+    keep_executed(output)
