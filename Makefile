@@ -18,7 +18,7 @@ QUICK := project/test_layers.py project/test_errors.py cli/test_first_words.py d
   test_losses.py test_precision.py test_results.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env book lab test pages chapters quick units coverage portable lint size lock serve clean
+.PHONY: help env book lab test chapters pages quick units coverage portable lint size lock serve clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,13 +50,13 @@ lab: env ## Open the chapters as live notebooks in JupyterLab
 
 test: lint $(RUNTIMES) ## Run everything that must hold: lint, types, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/book --ignore tests/notebooks --durations 20
-	@$(MAKE) --no-print-directory --jobs 2 --keep-going pages chapters
+	@$(MAKE) --no-print-directory --keep-going chapters pages
 
-pages: env # the executed book, in a browser too
+chapters: env # each one alone, by papermill
+	$(BIN)/python -m pytest --numprocesses 2 tests/notebooks
+
+pages: env # the built book, in a browser too; chapters that have run are not run again
 	$(BIN)/python -m pytest tests/book
-
-chapters: env # each one alone
-	$(BIN)/python -m pytest tests/notebooks
 
 quick: env ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
 	@$(MAKE) --no-print-directory --jobs 2 $(SYNC) lint units
