@@ -56,7 +56,7 @@ chapters: env # each one alone, by papermill
 	$(BIN)/python -m pytest --numprocesses 2 tests/notebooks
 
 pages: env # the built book, in a browser too; chapters that have run are not run again
-	$(BIN)/python -m pytest tests/book
+	$(BIN)/python -m pytest --numprocesses 2 tests/book
 
 quick: env ## Check in about two minutes what an edit can break: lint, types, the unit tests that are fast
 	@$(MAKE) --no-print-directory --jobs 2 $(SYNC) lint units

@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from book_pages import BOOK, ROOT, build, with_executed
+from filelock import FileLock
 
 
 class Built(NamedTuple):
@@ -20,9 +22,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     made = BOOK / "_build" / "html"
     if is_fresh(made):
         return Built(made, "")
-    output = tmp_path_factory.mktemp("book")
-    run = build(ROOT, output, *with_executed(output))
-    return Built(output / "_build" / "html", run.stdout[-3000:] + run.stderr[-6000:] if run.returncode else "")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers: the first one builds, the others wait
+    output = shared / "built"
+    said = output / "faults.txt"
+    with FileLock(shared / "built.lock"):
+        if not said.exists():
+            output.mkdir()
+            run = build(ROOT, output, *with_executed(output))
+            said.write_text(run.stdout[-3000:] + run.stderr[-6000:] if run.returncode else "")
+    return Built(output / "_build" / "html", said.read_text())
 
 
 @pytest.fixture(scope="session")
