@@ -53,7 +53,6 @@ def _record(args: argparse.Namespace, values: dict[str, Any], seconds: float) ->
             "float": about,
             "steps": about,
             "drawn": about,
-            "nncf": about,
             "spread": "largest over median range of a layer's output channels",
         },
         n=args.pictures,

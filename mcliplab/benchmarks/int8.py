@@ -54,7 +54,7 @@ def measure(
         model: in eval mode.
         calibration: pixels.
         scored: whether its scores mean anything; of random weights only the features are compared.
-        nncf: measure OpenVINO's own quantizer too, as the last step, which is installed for it (`pip install nncf`).
+        nncf: measure OpenVINO's own quantizer too, as the last step; it must be there (`pip install nncf`).
         progress: told each step.
 
     Returns:

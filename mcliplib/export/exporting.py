@@ -100,7 +100,7 @@ def export(
     writer = find_format(format)
     names = [name for name in TOWERS if tower in (name, "both")]
     calibrated = precision == "int8" and "image" in names and format in CALIBRATED
-    _check_options(writer, names, precision, preprocessing=preprocessing, force=force)
+    _check_options(format, writer, names, precision, preprocessing=preprocessing, force=force)
     if (calibration is not None or not per_channel) and not calibrated:
         raise UserError(
             f"--calibrate and --per-tensor are for the image tower in int8, in {', '.join(CALIBRATED)}; "
@@ -156,10 +156,9 @@ def export(
 
 
 def _check_options(
-    writer: ModuleType, names: list[TowerName], precision: str, *, preprocessing: bool, force: bool
+    format: str, writer: ModuleType, names: list[TowerName], precision: str, *, preprocessing: bool, force: bool
 ) -> None:
     """Raise a UserError for options that are unknown, refused or without effect together."""
-    format = writer.__name__.rpartition(".")[2]
     if precision not in PRECISIONS or not names:
         raise UserError(f"precision is one of {', '.join(PRECISIONS)}, tower one of image, text, both")
     if precision not in writer.PRECISIONS:

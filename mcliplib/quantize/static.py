@@ -209,10 +209,13 @@ def _compact(graph: Any) -> None:
     """
     from onnx import TensorProto, numpy_helper
 
+    points = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.input[2:]}
     zeros = {
         constant.name
         for constant in graph.initializer
-        if constant.data_type in (TensorProto.INT8, TensorProto.INT32) and not numpy_helper.to_array(constant).any()
+        if constant.name in points
+        and constant.data_type in (TensorProto.INT8, TensorProto.INT32)
+        and not numpy_helper.to_array(constant).any()
     }
     products = {name for node in graph.node if node.op_type == "Gemm" for name in node.input}  # its kernel asks for it
     for node in graph.node:
