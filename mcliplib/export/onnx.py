@@ -19,7 +19,7 @@ from mcliplib.latency.worker import open_onnx
 from mcliplib.layers.cpu import PointwiseLinear, is_pointwise
 from mcliplib.preprocess import Preprocess
 from mcliplib.quantize.equalize import equalize
-from mcliplib.quantize.static import INTEGER, KINDS, quantize_static, quantize_weights
+from mcliplib.quantize.static import INTEGER, KINDS, quantize_static, quantize_weights, store_as_bfloat16
 from mcliplib.quiet import quiet
 
 SUFFIX = ".onnx"
@@ -69,7 +69,8 @@ def convert(
     else:
         model = to_proto(tower.computing_in(torch.float16) if precision == "float16" else tower)
     if precision == "bfloat16":
-        _store_as_bfloat16(model)
+        constants = [weight for weight in model.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT]
+        store_as_bfloat16(model, {weight.name for weight in constants if np.prod(weight.dims) >= _LARGE})
     if preprocess is not None:
         first = preprocessing_graph(preprocess, model.ir_version)
         first = onnx.compose.add_prefix(first, "preprocess.", rename_inputs=False, rename_outputs=False)
@@ -113,7 +114,7 @@ def to_proto(tower: Tower) -> Any:
 def proto_of(program: torch.export.ExportedProgram, name: str) -> Any:
     """A graph with one input, to be called `name`, and one output, `features`, as an `onnx.ModelProto`.
 
-    The paths and lines of the source, which the exporter notes in it, are left out.
+    A batch of any size is called "batch". The paths and lines of the source, which the exporter notes, are left out.
     """
     with quiet():
         made = torch.onnx.export(
@@ -121,8 +122,14 @@ def proto_of(program: torch.export.ExportedProgram, name: str) -> Any:
         )
     assert made is not None
     model = made.model_proto
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph):
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph):
         del part.metadata_props[:]
+    any_size = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if any_size and size.dim_param == any_size:
+                size.dim_param = "batch"
     return model
 
 
@@ -175,21 +182,3 @@ def preprocessing_graph(preprocess: Preprocess, ir_version: int) -> Any:
             centred = Sub (unit, mean)
             pixels = Div (centred, std)
         }}""")
-
-
-def _store_as_bfloat16(model: Any) -> None:
-    """Large weights rounded to two bytes each, and cast back to float32 when the model is loaded."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for weight in model.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= _LARGE:
-            values = torch.from_numpy(numpy_helper.to_array(weight).copy()).bfloat16().view(torch.int16)
-            name = f"{weight.name}.bfloat16"
-            casts.append(helper.make_node("Cast", [name], [weight.name], name=f"cast_{name}", to=TensorProto.FLOAT))
-            weight.CopyFrom(
-                helper.make_tensor(name, TensorProto.BFLOAT16, weight.dims, values.numpy().tobytes(), raw=True)
-            )
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)

@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,23 @@ def open_onnx(path: str | Path | bytes, threads: int = 1, precision: str = "floa
     return lambda inputs: session.run(None, {name: inputs})[0]
 
 
-def open_openvino(path: str | Path, threads: int = 1, precision: str = "float32") -> Run:
-    """An .xml or .onnx file in OpenVINO, on the CPU, computing in float32 or, where precision says so, in bfloat16."""
+def open_openvino(
+    path: str | Path, threads: int = 1, precision: str = "float32", shape: Sequence[int] | None = None
+) -> Run:
+    """An .xml or .onnx file in OpenVINO, on the CPU, computing in float32 or, where precision says so, in bfloat16.
+
+    With the shape of all inputs, [B, ...], it plans for that one batch: S0's image tower is then about a tenth faster.
+    """
     import openvino
 
     hint = "bf16" if precision == "bfloat16" else "f32"
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     with signal_stack_kept():
-        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        if shape is not None:
+            model.reshape(list(shape))
+        compiled = core.compile_model(model, "CPU", settings)
     return lambda inputs: compiled(np.ascontiguousarray(inputs))[0]
 
 
@@ -180,8 +189,9 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     pin(task["threads"])
     inputs = np.load(task["example"], allow_pickle=False)
+    planned = {"shape": inputs.shape} if task["runtime"] == "openvino" else {}
     try:
-        run = LOADERS[task["runtime"]](task["path"], task["threads"], task["precision"])
+        run = LOADERS[task["runtime"]](task["path"], task["threads"], task["precision"], **planned)
         features = run(inputs)
     except Exception as error:  # a runtime has many ways to fail, and none may end the race
         answer({"failed": str(error).strip().partition("\n")[0] or type(error).__name__})

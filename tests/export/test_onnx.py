@@ -55,7 +55,16 @@ def test_a_graph_says_nothing_of_the_machine_it_was_made_on(exported):
     for name in ("image", "text"):
         content = (exported(precision="float32")[0] / f"{name}.onnx").read_bytes()
         assert b".py" not in content
+        assert b"pkg.torch" not in content
         assert onnx.load_from_string(content).opset_import[0].version == OPSET
+
+
+def test_the_batch_has_a_name(exported):
+    """By which a runtime can be told the one size that it will get."""
+    for name in ("image", "text"):
+        graph = onnx.load(exported(precision="float32")[0] / f"{name}.onnx").graph
+        for value in (*graph.input, *graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
 def test_the_graph_is_the_plain_form(exported, student):

@@ -22,6 +22,7 @@ from mcliplib.latency.flops import cpu_flags
 from mcliplib.latency.peers import PEERS, Peer
 from mcliplib.latency.runtimes import Contender, race
 from mcliplib.latency.timing import turns
+from mcliplib.latency.worker import open_openvino
 
 pytestmark = pytest.mark.slow
 
@@ -193,3 +194,16 @@ def test_openvino_takes_part(tower, tmp_path):
     for name, least in (("openvino float32", 0.9999), ("openvino bfloat16", 0.99)):
         features = torch.from_numpy(found.started[name].features)
         assert torch.nn.functional.cosine_similarity(features, tower(example).double(), dim=1).min() > least
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is in requirements-runtimes.lock")
+def test_openvino_plans_for_the_one_batch_that_it_gets(tower, tmp_path):
+    import onnx
+
+    onnx.save(to_proto(tower), tmp_path / "image.onnx")
+    one, two = (tower.example(batch).numpy() for batch in (1, 2))
+    planned, any_batch = (open_openvino(tmp_path / "image.onnx", shape=shape) for shape in (one.shape, None))
+    assert np.allclose(planned(one), any_batch(one), atol=1e-5)
+    assert any_batch(two).shape[0] == 2
+    with pytest.raises(RuntimeError):
+        planned(two)

@@ -40,7 +40,7 @@ def test_the_command(tmp_path, monkeypatch, trained):
     monkeypatch.setattr("mcliplib.evaluate.suite.list_datasets", lambda _: ["gcompris-activities"])
     model = ["--model", "student"] if trained else ["--model", "mobileclip_pico", "--random-weights"]
     if not trained:  # whose layers' errors say nothing, and measuring them takes longest
-        monkeypatch.setattr(Quantizer, "sensitivities", lambda self, progress: dict.fromkeys(self.nodes, 1.0))
+        monkeypatch.setattr(Quantizer, "sensitivities", lambda self, nodes, progress: dict.fromkeys(nodes, 1.0))
     assert main(["benchmark", "int8", *model, "--pictures", "16", "--record", "int8-test"]) == 0
     values = json.loads((tmp_path / "int8-test.json").read_text())["values"]
     assert set(values) == {"float", "steps", "spread"} | ({"drawn"} if trained else set())
