@@ -79,7 +79,7 @@ def test_depthwise_layers_stay_in_float(whole):
 
 def test_it_is_a_quarter_of_the_size(whole):
     """A byte for each weight is a quarter; the rest are depthwise weights' second byte, steps, biases and the graph."""
-    for name, most in (("image", 0.30), ("text", 0.32)):
+    for name, most in (("image", 0.31), ("text", 0.32)):
         about = whole[1]["towers"][name]
         assert about["bytes"] < most * sum(p.numel() for p in _tower(name).parameters()) * 4
 
