@@ -13,6 +13,7 @@ from mcliplib.errors import UserError
 from mcliplib.export import export, load_exported
 from mcliplib.export.exporting import find_format
 from mcliplib.export.towers import MOST_BATCH
+from mcliplib.latency.worker import open_openvino
 
 CASES = [
     ("openvino", "float32"),
@@ -52,6 +53,17 @@ def test_its_features_are_pytorchs(student, tmp_path, format, precision):
         for batch in (1, 2, 7, 16, MOST_BATCH):
             cosines = (runtime(given[:batch].numpy()) * wanted[name][:batch].numpy()).sum(axis=1)
             assert np.all(cosines > 0.999)
+
+
+@pytest.mark.slow
+@needs("openvino")
+def test_the_card_says_how_openvino_is_faster(student, tmp_path):
+    card = export(student, tmp_path / "out", "openvino", "image")
+    size = student.config.image.image_size
+    assert f"model.reshape([1, 3, {size}, {size}])" in card["towers"]["image"]["note"]
+    pixels = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
+    planned = open_openvino(tmp_path / "out" / "image.xml", shape=[1, 3, size, size])
+    assert np.allclose(planned(pixels), find_format("openvino").load(tmp_path / "out" / "image.xml")(pixels), atol=1e-5)
 
 
 @pytest.mark.slow
