@@ -38,7 +38,13 @@ def register(commands: Any) -> None:
         "--captioner",
         help=f"none, decoder, or coca:... (default: {_DEFAULT_CAPTIONER} if --captions is given, else none)",
     )
-    add("--augmentations", type=int, default=10, metavar="N", help="views of each image (default: %(default)s)")
+    add(
+        "--augmentations",
+        type=int,
+        default=10,
+        metavar="N",
+        help="views of each image; small sets gain from 30 (default: %(default)s)",
+    )
     add("--captions", type=int, metavar="M", help=f"synthetic captions (default: {_DEFAULT_CAPTIONS} with a captioner)")
     add("--augmentation-size", type=int, default=224, metavar="PIXELS", help="unit of shifts (default: %(default)s)")
     add(
